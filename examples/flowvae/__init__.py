@@ -1,0 +1,1 @@
+"""A VAE with a bank of flows: data, networks, training and evaluation of the examples."""

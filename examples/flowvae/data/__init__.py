@@ -1,0 +1,1 @@
+"""Sequences of transformed images, and the data sets they start from."""

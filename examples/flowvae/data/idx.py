@@ -1,0 +1,70 @@
+"""MNIST's IDX files, plain or gzipped."""
+
+import gzip
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_IMAGES, _LABELS = 2051, 2049
+
+
+class DataError(ValueError):
+    """A data file is missing or is not what its name says."""
+
+
+def read_idx(path: Path) -> Tensor:
+    """The images `[N, rows, columns]` or labels `[N]` of an IDX file, uint8.
+
+    Raises:
+        DataError: If the file is missing, truncated, too long, or no IDX file of unsigned bytes.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as stream:
+            content = stream.read()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: expected a readable IDX file ({error}). Download it again.") from error
+    magic = int.from_bytes(content[:4], "big")
+    if len(content) < 8 or magic not in (_IMAGES, _LABELS):
+        raise DataError(
+            f"{path}: expected an IDX file that starts with {_IMAGES} (images) or {_LABELS} (labels), got {magic}. "
+            f"It may be another format, or still compressed under a name without .gz."
+        )
+    axes = magic & 0xFF
+    shape = [int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes)]
+    start = 4 + 4 * axes
+    if len(content) - start != math.prod(shape):
+        raise DataError(
+            f"{path}: its header promises {math.prod(shape)} bytes for shape {tuple(shape)}, got {len(content) - start}. "
+            f"The file is truncated or damaged; download it again."
+        )
+    return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
+
+
+def read_mnist(root: Path, part: str) -> tuple[Tensor, Tensor]:
+    """Images in [0, 1], `[N, 1, 28, 28]`, and labels `[N]` of the part `"train"` or `"t10k"`.
+
+    Raises:
+        DataError: If the folder or a file is missing or damaged, or images and labels do not belong together.
+    """
+    images = read_idx(_find(root, f"{part}-images-idx3-ubyte"))
+    labels = read_idx(_find(root, f"{part}-labels-idx1-ubyte"))
+    if images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise DataError(f"{root}: expected {part} images of shape (N, 28, 28), got {tuple(images.shape)}.")
+    if labels.ndim != 1 or len(labels) != len(images) or int(labels.max()) > 9:
+        raise DataError(
+            f"{root}: expected {len(images)} labels from 0 to 9 for the {part} images, got shape {tuple(labels.shape)} "
+            f"with a maximum of {int(labels.max())}. The files may be swapped."
+        )
+    return images[:, None].float() / 255, labels.long()
+
+
+def _find(root: Path, name: str) -> Path:
+    if not root.is_dir():
+        raise DataError(f"{root}: expected a folder with MNIST's IDX files, and found none. Check --data.root.")
+    for path in (root / name, root / f"{name}.gz"):
+        if path.exists():
+            return path
+    raise DataError(f"{root}: expected {name} or {name}.gz, found {sorted(p.name for p in root.iterdir())[:8]}.")

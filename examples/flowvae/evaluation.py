@@ -1,0 +1,149 @@
+"""Figures of a trained model on test digits: errors of every flow, and what an unsupervised model recovers."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from torchflowfield.metrics import commutator_norms, equivariance_error, transformation_recovery, usage
+
+from .data.sequences import Batch
+from .data.transforms import FACTORS
+
+if TYPE_CHECKING:
+    from .model import FlowVAE
+
+
+class Evaluation:
+    """Collects test batches: one loader per factor, then sequences of the training motion.
+
+    Noise is off: codes are posterior means and coefficients are the most probable ones.
+    """
+
+    def __init__(self, model: "FlowVAE") -> None:
+        self.model = model
+        self.errors: dict[str, dict[str, list[Tensor]]] = {factor: {} for factor in FACTORS}
+        self.chosen: list[tuple[Tensor, Tensor]] = []
+        self.inferred: dict[str, list[Tensor]] = {"spikes": [], "slabs": [], "true": []}
+        self.codes: list[Tensor] = []
+
+    @torch.no_grad()
+    def update(self, batch: Batch, loader: int) -> None:
+        """Add a batch of the given test loader."""
+        frames = batch["frames"].transpose(0, 1)
+        if loader < len(FACTORS):
+            self._update_errors(frames, batch, FACTORS[loader])
+        elif hasattr(self.model, "infer"):
+            draw = self.model.infer(frames)
+            slabs = draw.slabs
+            if slabs is not None and slabs.shape != draw.spikes.shape:
+                slabs = torch.cat((slabs, slabs), -1)
+            self.inferred["spikes"].append(draw.spikes)
+            self.inferred["true"].append(batch["weights"].transpose(0, 1))
+            if slabs is not None:
+                self.inferred["slabs"].append(slabs)
+
+    def _update_errors(self, frames: Tensor, batch: Batch, factor: str) -> None:
+        model, steps = self.model, len(frames) - 1
+        z0, _ = model.encode(frames[0])
+        weights, _ = model.coefficients(frames, batch)
+        reconstructed = model.decode(model.encode(frames)[0]).sigmoid()
+        predictions = {
+            "flow": model.decode(model.roll(z0, weights, steps).z).sigmoid(),
+            "off": model.decode(z0).sigmoid().expand_as(frames),
+            "reencoded": reconstructed,
+        }
+        for name, predicted in predictions.items():
+            for relative in (False, True):
+                key = f"{name}_relative" if relative else name
+                error = equivariance_error(predicted, frames, relative=relative)
+                self.errors[factor].setdefault(key, []).append(error)
+        self.codes.append(z0)
+        if hasattr(model, "selector"):
+            self.chosen.append((weights[0].argmax(-1), batch["factor"]))
+
+    def results(self) -> dict[str, Any]:
+        """All figures, by name."""
+        results: dict[str, Any] = {}
+        for factor, errors in self.errors.items():
+            row = {name: torch.cat(values).mean().item() for name, values in errors.items()}
+            row["ratio"] = row["flow"] / row["reencoded"]
+            row["off_ratio"] = row["off"] / row["flow"]
+            results[factor] = row
+        if self.chosen:
+            chosen, true = (torch.cat(part) for part in zip(*self.chosen, strict=True))
+            controls = self.model.flows.num_controls
+            one_hot = torch.nn.functional.one_hot
+            recovery = transformation_recovery(one_hot(chosen, controls).double(), one_hot(true, 3).double())
+            results["selector"] = {
+                "accuracy": (recovery.matching.to(true)[true] == chosen).double().mean().item(),
+                "matching": recovery.matching.tolist(),
+            }
+        if self.inferred["spikes"]:
+            results["recovery"] = self._recovery()
+        commutators = commutator_norms(self.model.flows, 1.0, torch.cat(self.codes)[:256])
+        results["commutators"] = [[round(x, 4) for x in row] for row in commutators.tolist()]
+        return results
+
+    def _recovery(self) -> dict[str, Any]:
+        spikes, true = torch.cat(self.inferred["spikes"], 1), torch.cat(self.inferred["true"], 1)
+        slabs = torch.cat(self.inferred["slabs"], 1) if self.inferred["slabs"] else None
+        found = transformation_recovery(spikes, (true > 0).to(true), slabs, true if slabs is not None else None)
+        kind = {}
+        if self.model.flows.control == "double":
+            names = ("potential", "rotational")
+            kind = {"kind": [names[int(k) // self.model.flows.K] for k in found.matching]}
+        return {
+            "f1": found.f1.tolist(),
+            "mean_f1": found.f1.mean().item(),
+            "slab_correlation": found.slab_correlation.tolist() if slabs is not None else None,
+            "matching": found.matching.tolist(),
+            "usage": usage(spikes).tolist(),
+            "true_usage": usage((true > 0).double()).tolist(),
+            "confusion": found.confusion.tolist(),
+            **kind,
+        }
+
+    def report(self) -> dict[str, Any]:
+        """Print the figures as tables and write them to `test.json` beside the logs."""
+        results, console = self.results(), Console(width=110)
+        trainer = self.model.trainer
+        data = trainer.datamodule.name
+        table = Table(title=f"Σₜ‖x̂ₜ − xₜ‖₁ on test sequences, {data}", title_justify="left")
+        for column in ("transformation", "flow", "relative", "flow off", "re-encoding", "flow / re-enc.", "off / flow"):
+            table.add_column(column, justify="left" if column == "transformation" else "right")
+        for factor in FACTORS:
+            r = results[factor]
+            table.add_row(
+                factor,
+                f"{r['flow']:.1f}",
+                f"{r['flow_relative']:.3f}",
+                f"{r['off']:.1f}",
+                f"{r['reencoded']:.1f}",
+                f"{r['ratio']:.3f}",
+                f"{r['off_ratio']:.2f}",
+            )
+        console.print(table)
+        if "selector" in results:
+            console.print(f"The selector names the transformation of {results['selector']['accuracy']:.2%} of sequences.")
+        if "recovery" in results:
+            r = results["recovery"]
+            table = Table(title="Recovered transformations", title_justify="left")
+            for column in ("factor", "flow", "F1", "speed correlation"):
+                table.add_column(column, justify="left" if column == "factor" else "right")
+            for i, factor in enumerate(FACTORS):
+                speed = "" if r["slab_correlation"] is None else f"{r['slab_correlation'][i]:.3f}"
+                control = str(r["matching"][i]) + (f" ({r['kind'][i]})" if "kind" in r else "")
+                table.add_row(factor, control, f"{r['f1'][i]:.3f}", speed)
+            console.print(table)
+            console.print("usage of the flows: " + " ".join(f"{share:.3f}" for share in r["usage"]))
+        results["data"] = data
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "test.json").write_text(json.dumps(results, indent=1) + "\n")
+        console.print(f"Figures: {folder / 'test.json'}")
+        return results

@@ -1,0 +1,311 @@
+"""A VAE whose latent code is moved by a bank of flows, with three degrees of supervision."""
+
+from typing import Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.distributions import Laplace, Normal
+from torch.nn import functional as F
+
+from torchflowfield import (
+    Annealing,
+    DiffusionPrior,
+    DynamicOTLoss,
+    FlowBank,
+    FlowPath,
+    FlowSelector,
+    Forcing,
+    ODEStepper,
+    PathKL,
+    SpikeSlabPosterior,
+    SpikeSlabPrior,
+)
+
+from .data.sequences import Batch
+from .networks import (
+    SequenceNetwork,
+    bernoulli_log_prob,
+    make_decoder,
+    make_encoder,
+    make_pair_network,
+    pair_features,
+)
+
+
+class FlowVAE(LightningModule):
+    r"""Supervised: the batch says which transformation is at work (FFRL).
+
+    $\log p(x_0 | z_0) - KL(q(z_0) \| p(z_0)) + \sum_t \log p(x_t | z_t)$, the path's divergence from a diffusion, and
+    the optimality of the transport.
+
+    Args:
+        latent: Size of the latent vector.
+        size: `"quick"` or `"paper"` networks.
+        fields: Number of flows K.
+        width: Ridge units of one flow.
+        kind: `"potential"`, `"rotational"` or `"helmholtz"`.
+        control: `"single"` or `"double"`.
+        frequencies: Harmonics of time in the flows; 0 makes them autonomous.
+        path_kl: `"transition"` or `"marginal"`, see `torchflowfield.PathKL`; None leaves the path free.
+        ot_weight: Weight of the Hamilton–Jacobi residual.
+        initial_weight: Weight of the flows' first velocity, see `torchflowfield.DynamicOTLoss`.
+        forcing: Learn a forcing f ≤ 0; otherwise f = 0.
+        decoded: Frames decoded per sequence in training: frame 0 and random others, reweighted; 0 decodes all.
+        lr: Peak learning rate, with a short warm-up and a cosine decay.
+        clip: Largest norm of the gradient.
+        bfloat16: Run encoder and decoder in bfloat16.
+        compile: Compile the rollout.
+    """
+
+    def __init__(
+        self,
+        latent: int = 32,
+        size: Literal["quick", "paper"] = "quick",
+        fields: int = 3,
+        width: int = 96,
+        kind: Literal["potential", "rotational", "helmholtz"] = "helmholtz",
+        control: Literal["single", "double"] = "single",
+        frequencies: int = 3,
+        path_kl: Literal["transition", "marginal"] | None = "transition",
+        ot_weight: float = 1.0,
+        initial_weight: float = 1.0,
+        forcing: bool = True,
+        decoded: int = 2,
+        lr: float = 2e-3,
+        clip: float = 500.0,
+        bfloat16: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.encoder = make_encoder(size, latent)
+        self.decoder = make_decoder(size, latent)
+        self.flows = FlowBank(fields, latent, width=width, kind=kind, control=control, frequencies=frequencies)
+        self.stepper = ODEStepper(self.flows, compile=compile)
+        self.ot = DynamicOTLoss(
+            forcing=Forcing(latent, fields, width=32) if forcing else None,
+            residual_weight=ot_weight,
+            initial_weight=initial_weight,
+        )
+        diffusion = DiffusionPrior(self.flows.num_controls)
+        self.path_kl = PathKL(diffusion, mode=path_kl) if path_kl is not None else None
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation `[*, latent]` of the code of frames `[*, C, H, W]`."""
+        flat = frames.flatten(0, -4)
+        with self._precision(flat):
+            # Pixels are small numbers: bring them to unit size.
+            mean, log_variance = self.encoder(3 * flat).float().chunk(2, -1)
+        std = (0.5 * log_variance.clamp(-10, 4)).exp()
+        return mean.unflatten(0, frames.shape[:-3]), std.unflatten(0, frames.shape[:-3])
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits `[*, C, H, W]` of the frames of codes `[*, latent]`."""
+        with self._precision(z):
+            return self.decoder(z.flatten(0, -2)).float().unflatten(0, z.shape[:-1])
+
+    def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
+        """Coefficients of the flows for frames `[T+1, B, C, H, W]`, and their divergence from the prior, a scalar."""
+        if batch is None:
+            raise ValueError("FlowVAE: a supervised model reads the transformation from the batch; got none.")
+        weights = batch["weights"].transpose(0, 1)
+        if weights.shape[-1] != self.flows.num_controls:
+            raise ValueError(f"FlowVAE: the data have {weights.shape[-1]} factors, the bank {self.flows.num_controls} controls.")
+        return weights, frames.new_zeros(())
+
+    def roll(self, z0: Tensor, weights: Tensor | int, steps: int, *, reverse: bool = False, record: bool = False) -> FlowPath:
+        """Move codes along the flows. Frame t is reached by the field at time t, so the clock starts at 1."""
+        return self.stepper(z0, weights, steps, reverse=reverse, start=1.0, record=record)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Negative evidence bound plus the transport's residual, per sequence."""
+        frames = batch["frames"].transpose(0, 1)
+        mean, std = self.encode(frames[0])
+        posterior = Normal(mean, std)
+        z0 = posterior.rsample()
+        weights, coefficient_kl = self.coefficients(frames, batch)
+        path = self.roll(z0, weights, len(frames) - 1, record=True)
+        ot = self.ot(path)
+        terms = {
+            "reconstruction": self._reconstruction(path.z, frames),
+            "code_kl": (0.5 * (mean.square() + std.square() - 1) - std.log()).sum(-1).mean(),
+            "coefficient_kl": coefficient_kl,
+            "transport": ot.total,
+        }
+        if self.path_kl is not None:
+            terms["path_kl"] = self.path_kl(path, posterior.log_prob(z0).sum(-1)).total
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
+        loss = sum(terms.values())
+        self.log("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def _reconstruction(self, z: Tensor, frames: Tensor) -> Tensor:
+        """Negative log-likelihood of all frames, estimated from frame 0 and a random few of the others."""
+        count, batch = frames.shape[:2]
+        others = self.hparams.decoded - 1
+        if others < 0 or others >= count - 1:
+            return -bernoulli_log_prob(self.decode(z), frames).sum(0).mean()
+        # A different choice for every sequence; each of the T frames is as likely as the others.
+        chosen = 1 + torch.rand(count - 1, batch, device=z.device).argsort(0)[:others]
+        chosen = torch.cat((chosen.new_zeros(1, batch), chosen))
+        each = torch.arange(batch, device=z.device).expand_as(chosen)
+        losses = -bernoulli_log_prob(self.decode(z[chosen, each]), frames[chosen, each])
+        return (losses[0] + (count - 1) / others * losses[1:].sum(0)).mean()
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Relative equivariance error with the coefficients that the model is given or infers."""
+        from torchflowfield.metrics import equivariance_error
+
+        frames = batch["frames"].transpose(0, 1)
+        weights, _ = self.coefficients(frames, batch)
+        path = self.roll(self.encode(frames[0])[0], weights, len(frames) - 1)
+        error = equivariance_error(self.decode(path.z).sigmoid(), frames, relative=True).mean()
+        self.log("val/relative_error", error, prog_bar=True, batch_size=frames.shape[1])
+
+    def on_test_start(self) -> None:
+        """Collect what `test_step` sees."""
+        from .evaluation import Evaluation
+
+        self.evaluation = Evaluation(self)
+
+    def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        """Feed the evaluation, whose table is printed at the end."""
+        self.evaluation.update(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Print the table and log its figures."""
+        self.evaluation.report()
+
+    def configure_optimizers(self) -> dict:
+        """Adam with warm-up and cosine decay over the whole run."""
+        optimizer = torch.optim.Adam(self._parameter_groups(), lr=self.hparams.lr, betas=(0.9, 0.99))
+        steps = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            progress = step / steps
+            warm_up = min(1.0, (step + 1) / max(1.0, 0.05 * steps))
+            return warm_up * (0.5 + 0.5 * torch.cos(torch.tensor(progress * torch.pi)).item())
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        """Clip by norm, as the hyperparameter says."""
+        self.clip_gradients(optimizer, gradient_clip_val=self.hparams.clip, gradient_clip_algorithm="norm")
+
+    def _parameter_groups(self) -> list[dict]:
+        return [{"params": list(self.parameters())}]
+
+    def _precision(self, x: Tensor):
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.hparams.bfloat16)
+
+
+class WeakFlowVAE(FlowVAE):
+    r"""Weakly supervised: one unknown transformation per sequence, chosen by looking at it (FFRL).
+
+    Args:
+        features: Size of the features that the selector reads.
+        temperature: Temperature of the Gumbel-softmax at the start and at the end.
+        anneal: Share of the training in which the temperature falls.
+        **shared: Arguments of `FlowVAE`.
+    """
+
+    def __init__(
+        self,
+        features: int = 128,
+        temperature: tuple[float, float] = (1.0, 0.3),
+        anneal: float = 0.5,
+        **shared,
+    ) -> None:
+        super().__init__(**shared)
+        self.save_hyperparameters()
+        self.sequence_network = SequenceNetwork(features)
+        self.selector = FlowSelector(features, self.flows.num_controls)
+
+    def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
+        """The chosen flow, constant over the sequence."""
+        with self._precision(frames):
+            features = self.sequence_network(frames).float()
+        choice = self.selector(features, temperature=self._temperature())
+        weights = choice.weights.expand(len(frames) - 1, -1, -1)
+        return weights, self.selector.kl(choice).mean()
+
+    def _temperature(self) -> float:
+        start, end = self.hparams.temperature
+        progress = training_progress(self)
+        return Annealing(start, end, steps=1000)(round(1000 * progress / self.hparams.anneal))
+
+
+class UnsupervisedFlowVAE(FlowVAE):
+    r"""Unsupervised: which flows are at work, and how fast, is inferred from every two successive frames (STA).
+
+    Args:
+        features: Size of the features of a pair of frames.
+        slab: Infer speeds too; otherwise every speed is 1.
+        slab_from: Share of the training after which the slabs join the spikes.
+        on: Prior probability of a first spike.
+        keep: Prior probability that a spike keeps its value.
+        learn_rates: Learn one pair of switching rates per control, so that surplus flows die out.
+        temperature: Temperature of the relaxation at the start and at the end.
+        anneal: Share of the training in which the temperature falls.
+        kl_warmup: Share of the training in which the weight of the spikes' divergence rises to one.
+        prior_lr: Learning rate of the rates, as a multiple of `lr`.
+        **shared: Arguments of `FlowVAE`.
+    """
+
+    def __init__(
+        self,
+        features: int = 128,
+        slab: bool = False,
+        slab_from: float = 0.65,
+        on: float = 0.1,
+        keep: float = 0.9,
+        learn_rates: bool = False,
+        temperature: tuple[float, float] = (1.0, 0.3),
+        anneal: float = 0.8,
+        kl_warmup: float = 0.4,
+        prior_lr: float = 5.0,
+        **shared,
+    ) -> None:
+        super().__init__(**shared)
+        self.save_hyperparameters()
+        family = Laplace if slab else None
+        self.pair_network = make_pair_network(features)
+        self.posterior = SpikeSlabPosterior(features, self.flows.K, control=self.flows.control, slab=family)
+        self.prior = SpikeSlabPrior(
+            self.flows.num_controls, on, keep, slab=Laplace(1.0, 0.1) if slab else None, learnable=learn_rates
+        )
+        nn.init.normal_(self.posterior.spike_head.weight, std=0.05)
+        nn.init.zeros_(self.posterior.spike_head.bias)
+
+    def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
+        """Spikes and slabs of every step."""
+        draw = self.infer(frames)
+        weight = min(1.0, training_progress(self) / self.hparams.kl_warmup) if self.training else 1.0
+        kl = self.prior.kl(draw)
+        return draw.weights, (weight * kl.spike + kl.slab).sum(0).mean()
+
+    def infer(self, frames: Tensor):
+        """The posterior's draw for frames `[T+1, B, C, H, W]`, deterministic in `eval` mode."""
+        with self._precision(frames):
+            features = pair_features(self.pair_network, frames).float()
+        start, end = self.hparams.temperature
+        progress = training_progress(self)
+        temperature = Annealing(start, end, steps=1000)(round(1000 * progress / self.hparams.anneal))
+        use_slab = not self.training or progress >= self.hparams.slab_from
+        return self.posterior(features, temperature=temperature, use_slab=use_slab)
+
+    def _parameter_groups(self) -> list[dict]:
+        rates = list(self.prior.parameters())
+        ids = {id(rate) for rate in rates}
+        others = [p for p in self.parameters() if id(p) not in ids]
+        return [{"params": others}, {"params": rates, "lr": self.hparams.lr * self.hparams.prior_lr}]
+
+
+def training_progress(model: LightningModule) -> float:
+    """How much of the training is done, from 0 to 1; 1 for a model without a trainer."""
+    trainer = getattr(model, "_trainer", None)
+    if trainer is None or not model.training:
+        return 1.0
+    return min(1.0, model.global_step / max(1, int(trainer.estimated_stepping_batches)))

@@ -1,0 +1,126 @@
+"""Encoders, decoders and what looks at frames to tell the transformation, in a quick and a published size."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIZES = ("quick", "paper")
+
+
+def make_encoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, channels: int = 3) -> nn.Module:
+    """Frames `[*, C, 28, 28]` to mean and log-variance `[*, 2 latent]`."""
+    if size == "paper":
+        return nn.Sequential(
+            nn.Conv2d(channels, latent, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(latent, 2 * latent, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(2 * latent, 3 * latent, 7),
+            nn.ReLU(),
+            nn.Conv2d(3 * latent, 2 * latent, 1),
+            nn.ReLU(),
+            nn.Conv2d(2 * latent, 2 * latent, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(2 * latent, 2 * latent),
+        )
+    network = nn.Sequential(
+        nn.Conv2d(channels, width, 4, 4),
+        nn.SiLU(),
+        nn.Conv2d(width, width, 3, 1, 1),
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(49 * width, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, 2 * latent),
+    )
+    scale_weights(network)
+    # A small first variance, so that the decoder sees a signal from the start.
+    with torch.no_grad():
+        network[-1].weight[latent:] *= 0.3
+        network[-1].bias[latent:] = -2.0
+    return network
+
+
+def make_decoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, channels: int = 3) -> nn.Module:
+    """Latent vectors `[N, latent]` to the logits of frames `[N, C, 28, 28]`."""
+    if size == "paper":
+        return nn.Sequential(
+            nn.Linear(latent, 2 * latent),
+            nn.ReLU(),
+            nn.Unflatten(-1, (2 * latent, 1, 1)),
+            nn.Conv2d(2 * latent, 2 * latent, 1),
+            nn.ReLU(),
+            nn.Conv2d(2 * latent, 3 * latent, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(3 * latent, 2 * latent, 7),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * latent, latent, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(latent, channels, 4, 2, 1),
+        )
+    network = nn.Sequential(
+        nn.Linear(latent, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, 49 * width // 2),
+        nn.SiLU(),
+        nn.Unflatten(-1, (width // 2, 7, 7)),
+        nn.Conv2d(width // 2, width, 3, 1, 1),
+        nn.SiLU(),
+        nn.Conv2d(width, 16 * channels, 1),
+        nn.PixelShuffle(4),
+    )
+    scale_weights(network)
+    # Most pixels are background: start there.
+    with torch.no_grad():
+        network[-2].weight *= 0.3
+        network[-2].bias.fill_(-2.5)
+    return network
+
+
+def make_pair_network(features: int, *, width: int = 24, channels: int = 3) -> nn.Module:
+    """Two successive frames `[N, 2 C, 28, 28]` to features of what happened between them."""
+    network = nn.Sequential(
+        nn.Conv2d(2 * channels, width, 4, 2, 1),
+        nn.SiLU(),
+        nn.Conv2d(width, 2 * width, 4, 2, 1),
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(49 * 2 * width, features),
+        nn.SiLU(),
+    )
+    scale_weights(network)
+    return network
+
+
+class SequenceNetwork(nn.Module):
+    """All frames of a sequence `[T+1, B, C, 28, 28]` to features of its transformation: pairs, averaged over time."""
+
+    def __init__(self, features: int, *, width: int = 24) -> None:
+        super().__init__()
+        self.pairs = make_pair_network(features, width=width)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Features `[B, features]`."""
+        return pair_features(self.pairs, frames).mean(0)
+
+
+def pair_features(network: nn.Module, frames: Tensor) -> Tensor:
+    """Features `[T, B, features]` of every two successive frames of `[T+1, B, C, H, W]`."""
+    pairs = torch.cat((frames[:-1], frames[1:]), 2)
+    return network(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])
+
+
+def scale_weights(network: nn.Sequential, gain: float = 1.6) -> None:
+    """Keep the size of the signal from layer to layer; torch's default shrinks it, and training stalls at first."""
+    layers = [layer for layer in network if isinstance(layer, nn.Linear | nn.Conv2d)]
+    for layer in layers:
+        fan_in = layer.weight[0].numel()
+        nn.init.normal_(layer.weight, std=(1.0 if layer is layers[-1] else gain) * fan_in**-0.5)
+        nn.init.zeros_(layer.bias)
+
+
+def bernoulli_log_prob(logits: Tensor, frames: Tensor) -> Tensor:
+    """Log-likelihood of frames in [0, 1] under pixelwise Bernoulli logits, summed over the pixels of each."""
+    loss = F.binary_cross_entropy_with_logits(logits, frames, reduction="none")
+    return -loss.flatten(-3).sum(-1)

@@ -1,0 +1,72 @@
+"""Checks of what a user passes in. They raise before any work is done, and are skipped while tracing."""
+
+import torch
+from torch import Tensor
+
+
+def check_latent(owner: str, z: Tensor, dim: int | None, like: Tensor) -> None:
+    """Raise unless `z` is a floating `[*, dim]` tensor with the dtype and device of the parameter `like`."""
+    if not isinstance(z, Tensor) or not z.is_floating_point():
+        got = z.dtype if isinstance(z, Tensor) else type(z).__name__
+        raise TypeError(f"{owner}: expected a floating-point tensor z, got {got}. Convert with z.float().")
+    if z.ndim == 0 or z.shape[-1] != dim:
+        raise ValueError(
+            f"{owner}: expected z of shape (*, {dim}), got {tuple(z.shape)}. "
+            f"Pass latent vectors of size {dim}, or build the field with dim={z.shape[-1] if z.ndim else 1}."
+        )
+    if z.device != like.device:
+        raise ValueError(
+            f"{owner}: expected z on {like.device}, where the parameters are, got {z.device}. "
+            f"Move one of them with .to(...)."
+        )
+    if z.dtype != like.dtype and not torch.is_autocast_enabled(z.device.type):
+        raise TypeError(
+            f"{owner}: expected z of dtype {like.dtype}, as the parameters, got {z.dtype}. "
+            f"Convert z with .to({like.dtype}) or the module with .to({z.dtype})."
+        )
+
+
+def as_time(owner: str, t: float | Tensor, z: Tensor) -> Tensor:
+    """The time `t` as a tensor of the dtype and device of `z`: a scalar, or one time per sample."""
+    time = torch.as_tensor(t, dtype=z.dtype, device=z.device)
+    if time.ndim and time.shape != z.shape[:-1]:
+        raise ValueError(
+            f"{owner}: expected t to be a number or one time per sample of shape {tuple(z.shape[:-1])}, "
+            f"got {tuple(time.shape)}."
+        )
+    return time
+
+
+def check_context(owner: str, context: Tensor | None, context_dim: int) -> None:
+    """Raise unless a context is given exactly where the field was built for one, with the right size."""
+    if context is None and context_dim:
+        raise ValueError(f"{owner}: expected a context of shape (*, {context_dim}), got none. Pass context=…")
+    if context is not None and not context_dim:
+        raise ValueError(f"{owner}: got a context but was built without one. Build it with context_dim=…")
+    if context is not None and context.shape[-1] != context_dim:
+        raise ValueError(f"{owner}: expected a context of shape (*, {context_dim}), got {tuple(context.shape)}.")
+
+
+def check_finite(owner: str, name: str, value: Tensor) -> None:
+    """Raise if `value` holds NaN or infinity; skipped where its entries cannot be read (compile, export, vmap)."""
+    if torch.compiler.is_compiling():
+        return
+    try:
+        finite = bool(value.isfinite().all())
+    except RuntimeError:
+        return
+    if not finite:
+        raise ValueError(f"{owner}: expected finite {name}, got NaN or infinity. Check what produced them.")
+
+
+def check_choice(owner: str, name: str, value: object, choices: object) -> None:
+    """Raise unless `value` is one of `choices`."""
+    options = tuple(choices)  # type: ignore[call-overload]
+    if value not in options:
+        raise ValueError(f"{owner}: expected {name} to be one of {', '.join(map(repr, options))}, got {value!r}.")
+
+
+def check_probability(owner: str, name: str, value: float) -> None:
+    """Raise unless `value` lies strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{owner}: expected {name} to be a probability strictly between 0 and 1, got {value}.")

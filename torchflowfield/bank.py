@@ -1,0 +1,273 @@
+"""A bank of fields that are switched, scaled, added and bound to an ODE solver."""
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchflowfield._checks import as_time, check_choice, check_finite, check_latent
+from torchflowfield.custom import FieldSnapshot, FieldStack
+from torchflowfield.fields import FlowField, Time
+from torchflowfield.ridge import Jet, RidgeSnapshot
+from torchflowfield.stack import Kind, RidgeStack
+
+Snapshot = RidgeSnapshot | FieldSnapshot
+Weights = int | Float[Tensor, "*schedule controls"]
+_DEFAULTS = (None, 128, "helmholtz", "single", "logcosh", False, 4, 32.0, 0)
+
+
+class Selection(NamedTuple):
+    """One field of a bank, whole (`part=None`) or one of its parts: what an int weight stands for."""
+
+    field: int
+    part: int | None
+
+
+class FlowBank(nn.Module):
+    r"""$K$ vector fields and their mixtures $v(t, z) = \sum_k g_k v_k(t, z)$.
+
+    All fields together cost two batched matrix products. `weights` are the coefficients $g$: an int for one field
+    alone (only that one is computed), `[K]`, or `[*, K]` with the batch shape of `z`; `bind` and `ODEStepper` also
+    take a schedule `[T, *, K]`. With `control="double"` there are $2K$ coefficients: the first $K$ drive the
+    gradients, the others the rotations.
+
+    Args:
+        K: Number of fields, or a list of your own: `FlowField`s or modules called as `module(t, z)`.
+        dim: Size of the latent vector; None takes it from the first `z`, as `nn.LazyLinear` does.
+        width: Ridge units of one field.
+        kind: `"potential"` ($\nabla u$), `"rotational"` (divergence-free) or `"helmholtz"` (the sum of both).
+        control: `"single"`: one coefficient a field. `"double"`: one for each of its two parts.
+        activation: `"logcosh"`, `"cos"` or `"softplus"`.
+        convex: Keep every potential convex (`kind="potential"` only).
+        frequencies: Harmonics of time; 0 makes the fields autonomous.
+        period: Longest period of those harmonics, in frames.
+        context_dim: Size of an optional context vector.
+
+    Raises:
+        ValueError: For sizes below one, unknown choices, or choices that exclude each other.
+
+    Reference:
+        Song et al., Flow Factorized Representation Learning, NeurIPS 2023; arXiv 2410.05564 for the mixtures.
+
+    Example:
+        >>> bank, z = FlowBank(K=3), torch.randn(8, 16)
+        >>> bank(0.0, z, weights=1).shape
+        torch.Size([8, 16])
+        >>> bank(0.0, z, weights=torch.tensor([1.0, 0.0, 0.5])).shape
+        torch.Size([8, 16])
+    """
+
+    def __init__(
+        self,
+        K: int | Iterable[nn.Module] = 3,
+        dim: int | None = None,
+        *,
+        width: int = 128,
+        kind: Kind = "helmholtz",
+        control: Literal["single", "double"] = "single",
+        activation: str = "logcosh",
+        convex: bool = False,
+        frequencies: int = 4,
+        period: float = 32.0,
+        context_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        check_choice("FlowBank", "control", control, ("single", "double"))
+        self.control = control
+        self.stack: RidgeStack | FieldStack
+        if isinstance(K, int):
+            if control == "double" and kind != "helmholtz":
+                raise ValueError(f"FlowBank: control='double' needs kind='helmholtz' with its two parts, got {kind!r}.")
+            self.K = K
+            self.stack = RidgeStack(
+                K,
+                dim,
+                width,
+                kind=kind,
+                activation=activation,
+                convex=convex,
+                frequencies=frequencies,
+                period=period,
+                context_dim=context_dim,
+            )
+        else:
+            given = (dim, width, kind, control, activation, convex, frequencies, period, context_dim)
+            if given != _DEFAULTS:
+                raise ValueError("FlowBank: a list of fields brings its own sizes; pass no other argument with it.")
+            self.stack = FieldStack(K)
+            self.K = len(self.stack.fields)
+
+    @property
+    def dim(self) -> int | None:
+        """Size of the latent vector; None while it is not known."""
+        return self.stack.dim
+
+    @property
+    def num_controls(self) -> int:
+        """Number of coefficients: K, or 2K with double control."""
+        return self.K * (2 if self.control == "double" else 1)
+
+    def extra_repr(self) -> str:
+        """Sizes, as `print` shows them."""
+        return f"K={self.K}, dim={self.dim}, control={self.control!r}"
+
+    def forward(
+        self,
+        t: Time,
+        z: Float[Tensor, "*batch dim"],
+        weights: Weights,
+        context: Float[Tensor, "*#batch context"] | None = None,
+    ) -> Float[Tensor, "*batch dim"]:
+        """Velocity of the mixture at time `t`, in latent units per frame.
+
+        Raises:
+            ValueError: For a `z` of the wrong size, or weights of the wrong shape, device or with NaN.
+            TypeError: For a `z` that is not floating-point, or integer weights other than one int.
+        """
+        snapshot, controls = self.snapshot(t, z, weights, context)
+        return snapshot.velocity(z, controls)
+
+    def jet(self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> Jet:
+        """Jets of all fields at once: a field axis follows the batch shape, `[*, K]` and `[*, K, D]`."""
+        self.check_latent(z)
+        return self.stack.at(as_time("FlowBank", t, z), context).jet(z)
+
+    def bind(self, weights: Weights) -> "BoundField":
+        """The mixture with these weights as a field of `(t, z)`: it goes straight into `torchdiffeq.odeint`.
+
+        A schedule `[T, *, K]` is held constant over each frame: entry n acts from frame n to n + 1.
+        """
+        return BoundField(self, self.select(weights) if isinstance(weights, int) else weights)
+
+    def __getitem__(self, k: int) -> "BoundField":
+        if not 0 <= operator.index(k) < self.K:
+            raise IndexError(f"FlowBank: expected a field from 0 to {self.K - 1}, got {k}.")
+        return BoundField(self, Selection(operator.index(k), None))
+
+    def __len__(self) -> int:
+        return self.K
+
+    def __iter__(self) -> "Iterator[BoundField]":
+        return (self[k] for k in range(self.K))
+
+    def commutator(
+        self, i: int, j: int, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None
+    ) -> Float[Tensor, "*batch dim"]:
+        r"""Lie bracket $[v_i, v_j] = J_j v_i - J_i v_j$: zero where the two transformations commute."""
+        first, second = self[i], self[j]
+        into_second = second.jvp(t, z, first(t, z, context), context)
+        return into_second - first.jvp(t, z, second(t, z, context), context)
+
+    def check_latent(self, z: Tensor) -> None:
+        """Take the latent size from the first `z`, then raise for any that does not fit."""
+        if isinstance(self.stack, RidgeStack):
+            if self.dim is None and isinstance(z, Tensor) and z.is_floating_point() and z.ndim:
+                self.stack.materialize(z.shape[-1])
+            check_latent("FlowBank", z, self.dim, self.stack.bias)
+        elif not (isinstance(z, Tensor) and z.is_floating_point()):
+            raise TypeError(f"FlowBank: expected a floating-point tensor z, got {getattr(z, 'dtype', type(z))}.")
+
+    def snapshot(
+        self, t: Time, z: Tensor, weights: "Weights | Selection", context: Tensor | None
+    ) -> tuple[Snapshot, Tensor | None]:
+        """Checked arguments as the fields at time `t` and their controls `[*, K, P]`, None for one field alone."""
+        self.check_latent(z)
+        snapshot = self.stack.at(as_time("FlowBank", t, z), context)
+        if isinstance(weights, int):
+            weights = self.select(weights)
+        if isinstance(weights, Selection):
+            return snapshot.select(*weights), None
+        return snapshot, self.controls(weights, z, ("K", "*batch K"))
+
+    def controls(self, weights: Tensor, z: Tensor, forms: tuple[str, ...], steps: int | None = None) -> Tensor:
+        """Checked weights as the coefficients `[..., K, P]` of the parts; `forms` are the shapes allowed."""
+        if not isinstance(weights, Tensor) or not weights.is_floating_point():
+            got = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
+            raise TypeError(
+                f"FlowBank: expected weights to be one int or a floating-point tensor, got {got}. "
+                f"For one field per sample pass torch.nn.functional.one_hot(k, {self.num_controls}).float()."
+            )
+        batch, last = tuple(z.shape[:-1]), self.num_controls
+        allowed = {"K": (last,), "*batch K": (*batch, last), "T *batch K": (steps, *batch, last)}
+        shapes = [allowed[form] for form in forms]
+        if tuple(weights.shape) not in shapes:
+            raise ValueError(
+                f"FlowBank: expected weights of shape {' or '.join(map(str, shapes))} for {last} controls and z of "
+                f"shape {tuple(z.shape)}, got {tuple(weights.shape)}. Nothing is broadcast; use weights.expand(...)."
+            )
+        if weights.device != z.device:
+            raise ValueError(f"FlowBank: expected weights on {z.device}, got {weights.device}. Use weights.to(z).")
+        check_finite("FlowBank", "weights", weights)
+        weights = weights.to(z.dtype)
+        if self.control == "double":
+            return weights.unflatten(-1, (2, self.K)).transpose(-1, -2)
+        return weights[..., None].expand(*weights.shape, self.stack.parts)
+
+    def select(self, control: int) -> Selection:
+        """The field, or with double control the part of a field, that an int weight stands for."""
+        if isinstance(control, bool) or not 0 <= control < self.num_controls:
+            raise ValueError(
+                f"FlowBank: expected an int weight to be a control from 0 to {self.num_controls - 1}, got {control}."
+            )
+        if self.control == "double":
+            return Selection(control % self.K, control // self.K)
+        return Selection(control, None)
+
+
+class BoundField(FlowField):
+    """A bank with fixed weights, as a field of `(t, z)`; it shares the bank's parameters."""
+
+    def __init__(self, bank: FlowBank, weights: Tensor | Selection) -> None:
+        super().__init__()
+        self.bank, self.weights = bank, weights
+
+    def _at(self, t: Time, z: Tensor, context: Tensor | None) -> tuple[Snapshot, Tensor | None]:
+        weights = self.weights
+        if isinstance(weights, Tensor) and weights.ndim == z.ndim + 1:
+            frame = torch.as_tensor(t, device=z.device).floor().long().clamp(0, weights.shape[0] - 1)
+            if frame.ndim:
+                raise ValueError("FlowBank: a bound schedule needs one time for the whole batch, got one per sample.")
+            weights = weights.index_select(0, frame[None]).squeeze(0)
+        return self.bank.snapshot(t, z, weights, context)
+
+    def forward(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Velocity `[*, D]` at time `t`."""
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.velocity(z, controls)
+
+    def divergence(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Divergence `[*]`."""
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.divergence(z, controls)
+
+    def jvp(self, t: Time, z: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Jacobian applied to the vectors `x [*, D]`."""
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.jvp(z, x, controls)
+
+    def jacobian(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Jacobian `[*, D, D]`."""
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.jacobian(z, controls)
+
+    def log_det(self, t: Time, z: Tensor, step: float = 1.0, context: Tensor | None = None) -> Tensor:
+        r"""$\log|\det(I + \text{step}\, J)|$, `[*]`."""
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.log_det(z, controls, step)
+
+    def jet(self, t: Time, z: Tensor, context: Tensor | None = None) -> Jet:
+        """Jet of the mixture: the potential is that of the mixed gradients."""
+        snapshot, controls = self._at(t, z, context)
+        jet, gradients = snapshot.jet(z), 1.0
+        if controls is not None:
+            gradients = controls[..., 0]
+
+        def mix(x: Tensor) -> Tensor:
+            return (gradients * x).sum(-1)
+
+        gradient = (jet.gradient if controls is None else controls[..., :1] * jet.gradient).sum(-2)
+        velocity = snapshot.velocity(z, controls)
+        return Jet(mix(jet.potential), velocity, mix(jet.time_derivative), mix(jet.laplacian), gradient)

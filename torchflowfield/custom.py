@@ -1,0 +1,94 @@
+"""A user's own fields, stacked behind the interface of the closed-form ones."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torchflowfield.fields import FlowField, ModuleField
+from torchflowfield.ridge import Evaluation, Jet, log_det_euler
+
+
+class FieldStack(nn.Module):
+    """A user's own fields behind the interface of `RidgeStack`: one call per field."""
+
+    parts, dim = 1, None
+
+    def __init__(self, fields: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.fields = nn.ModuleList(f if isinstance(f, FlowField) else ModuleField(f) for f in fields)
+        if not self.fields:
+            raise ValueError("FlowBank: expected at least one field, got an empty list.")
+
+    def at(self, t: Tensor, context: Tensor | None = None) -> "FieldSnapshot":
+        """The fields at the times `t`."""
+        return FieldSnapshot(tuple(self.fields), t, context)
+
+    def on_grid(self, times: Tensor, context: Tensor | None, batch_ndim: int) -> "FieldSnapshot":
+        """The fields at all points of a time grid `[N]`, to be picked by `FieldSnapshot.at`."""
+        return self.at(times, context)
+
+
+class FieldSnapshot(NamedTuple):
+    """A user's own fields at fixed times; the methods are those of `RidgeSnapshot`."""
+
+    fields: tuple[Any, ...]
+    t: Tensor
+    context: Tensor | None
+
+    def at(self, index: int) -> "FieldSnapshot":
+        """The snapshot at one of several times."""
+        return self._replace(t=self.t[index])
+
+    def select(self, field: int, part: int | None) -> "FieldSnapshot":
+        """One field alone."""
+        return self._replace(fields=self.fields[field : field + 1])
+
+    def _stack(self, call: Callable[[Any], Tensor], batch_ndim: int) -> Tensor:
+        return torch.stack([call(field) for field in self.fields], batch_ndim)
+
+    def _extra(self) -> tuple[Tensor, ...]:
+        return () if self.context is None else (self.context,)
+
+    def velocity(self, z: Tensor, controls: Tensor | None) -> Tensor:
+        """Velocity of the mixture."""
+        return _mix(self._stack(lambda f: f(self.t, z, *self._extra()), z.ndim - 1), controls, 1)
+
+    def divergence(self, z: Tensor, controls: Tensor | None) -> Tensor:
+        """Divergence of the mixture."""
+        return _mix(self._stack(lambda f: f.divergence(self.t, z, *self._extra()), z.ndim - 1), controls, 0)
+
+    def velocity_and_divergence(self, z: Tensor, controls: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Velocity and divergence of the mixture."""
+        return self.velocity(z, controls), self.divergence(z, controls)
+
+    def jet(self, z: Tensor) -> Jet:
+        """Jets with a field axis after the batch shape."""
+        jets = [f.jet(self.t, z, *self._extra()) for f in self.fields]
+        return Jet(*(torch.stack(parts, z.ndim - 1) for parts in zip(*jets, strict=True)))
+
+    def evaluate(self, z: Tensor, controls: Tensor | None) -> Evaluation:
+        """Velocity, divergence and what the losses need."""
+        jet = self.jet(z)
+        mixed = _mix(jet.velocity, controls, 1), _mix(jet.laplacian, controls, 0)
+        return Evaluation(*mixed, jet.time_derivative, jet.gradient.square().sum(-1))
+
+    def jvp(self, z: Tensor, x: Tensor, controls: Tensor | None) -> Tensor:
+        """Jacobian of the mixture applied to `x`."""
+        return _mix(self._stack(lambda f: f.jvp(self.t, z, x, *self._extra()), z.ndim - 1), controls, 1)
+
+    def jacobian(self, z: Tensor, controls: Tensor | None) -> Tensor:
+        """Jacobian of the mixture."""
+        return _mix(self._stack(lambda f: f.jacobian(self.t, z, *self._extra()), z.ndim - 1), controls, 2)
+
+    def log_det(self, z: Tensor, controls: Tensor | None, step: float) -> Tensor:
+        """Log-determinant of the mixture's Euler map."""
+        return log_det_euler(self.jacobian(z, controls), step)
+
+
+def _mix(stacked: Tensor, controls: Tensor | None, trailing: int) -> Tensor:
+    """Sum over the field axis, which `trailing` axes follow, weighted by `controls [*, K, 1]`."""
+    if controls is not None:
+        stacked = stacked * controls[(..., 0, *[None] * trailing)]
+    return stacked.sum(-1 - trailing)

@@ -1,0 +1,223 @@
+"""Which transformation is at work, how fast, and when: inferred from features of the frames."""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Laplace, constraints, transform_to
+from torch.nn import functional as F
+
+from torchflowfield._checks import check_choice
+from torchflowfield.priors import SpikeSlab, sample_not_all_zero
+
+
+class Annealing:
+    r"""A value that decays exponentially, $\max(\text{start}\, e^{-\text{rate} \cdot \text{step}}, \text{end})$.
+
+    Args:
+        start: Value at step 0.
+        end: Smallest value.
+        steps: Number of steps in which it goes from `start` to `end`.
+
+    Raises:
+        ValueError: Unless `start ≥ end > 0` and `steps ≥ 1`.
+
+    Example:
+        >>> temperature = Annealing(1.0, 0.25, steps=100)
+        >>> temperature(0), temperature(50), temperature(1000)
+        (1.0, 0.5, 0.25)
+    """
+
+    def __init__(self, start: float = 1.0, end: float = 0.3, *, steps: int) -> None:
+        if not start >= end > 0 or steps < 1:
+            raise ValueError(f"Annealing: expected start ≥ end > 0 and steps ≥ 1, got {start}, {end}, {steps}.")
+        self.start, self.end, self.rate = start, end, math.log(start / end) / steps
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`."""
+        return max(self.start * math.exp(-self.rate * step), self.end)
+
+
+class FlowChoice(NamedTuple):
+    """One field per sample: `weights [*, K]`, one-hot, with the gradient of the relaxation; and its `logits`."""
+
+    weights: Tensor
+    logits: Tensor
+
+
+class FlowSelector(nn.Module):
+    r"""Weak supervision: one unknown field for a whole sequence, by straight-through Gumbel-softmax.
+
+    In `eval` mode the choice is the most probable field.
+
+    Args:
+        in_features: Size of the features of a sequence.
+        K: Number of fields.
+
+    Raises:
+        ValueError: For `K` below one, or features of another size.
+
+    Reference:
+        Jang et al., Categorical Reparameterization with Gumbel-Softmax, ICLR 2017; Song et al., Flow Factorized
+        Representation Learning, NeurIPS 2023.
+
+    Example:
+        >>> selector = FlowSelector(32, K=3)
+        >>> selector(torch.randn(8, 32), temperature=0.5).weights.sum(-1).tolist() == [1.0] * 8
+        True
+    """
+
+    def __init__(self, in_features: int, K: int) -> None:
+        super().__init__()
+        if K < 1:
+            raise ValueError(f"FlowSelector: expected K ≥ 1, got {K}.")
+        self.K = K
+        self.head = nn.Linear(in_features, K)
+
+    def forward(self, features: Float[Tensor, "*batch features"], temperature: float = 1.0) -> FlowChoice:
+        """Choose a field for every sample."""
+        _check_features("FlowSelector", features, self.head.in_features)
+        logits = self.head(features)
+        if not self.training:
+            hard = F.one_hot(logits.argmax(-1), self.K).to(logits.dtype)
+            return FlowChoice(hard, logits)
+        return FlowChoice(F.gumbel_softmax(logits, tau=temperature, hard=True), logits)
+
+    def kl(
+        self, choice: FlowChoice, prior: Float[Tensor, " fields"] | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Divergence from the probabilities `prior`, uniform if none.
+
+        Raises:
+            ValueError: If `prior` is not K positive numbers that sum to one.
+        """
+        log_q = F.log_softmax(choice.logits, -1)
+        if prior is None:
+            return (log_q.exp() * log_q).sum(-1) + math.log(self.K)
+        if prior.shape != (self.K,) or bool((prior <= 0).any()) or not math.isclose(prior.sum().item(), 1, rel_tol=1e-4):
+            raise ValueError(f"FlowSelector: expected {self.K} positive probabilities that sum to one, got {prior}.")
+        return (log_q.exp() * (log_q - prior.log())).sum(-1)
+
+
+class SpikeSlabPosterior(nn.Module):
+    r"""Sparse coefficients inferred from features of two successive frames, $q(y_t, s_t \mid x_{t-1}, x_t)$.
+
+    Spikes are independent bits conditioned on one being on, drawn exactly; the gradient is that of the binary concrete
+    relaxation $\sigma((\ell + \epsilon) / \tau)$ with logistic noise. In `eval` mode a spike is on where its
+    probability exceeds one half, the most probable one where none does, and slabs are means.
+
+    Args:
+        in_features: Size of the features of a pair of frames.
+        K: Number of fields.
+        control: `"double"` infers two spikes per field, one for each part, and one slab that they share.
+        slab: Family of the slabs, any of `torch.distributions` with a mean and reparameterised samples; None for
+            spikes alone.
+        slab_range: Interval that an argument named `loc` is kept in.
+        slab_scale: First value of an argument named `scale`.
+        hard: Use spikes of 0 and 1 in the forward pass (straight-through); otherwise their relaxation.
+
+    Raises:
+        ValueError: For `K` below one, an unknown control, or features of another size.
+        TypeError: For a slab family without reparameterised samples.
+
+    Reference:
+        Maddison et al., The Concrete Distribution, ICLR 2017; Song et al., Unsupervised Representation Learning from
+        Sparse Transformation Analysis, arXiv 2410.05564.
+
+    Example:
+        >>> posterior = SpikeSlabPosterior(32, K=3)
+        >>> posterior(torch.randn(5, 8, 32), temperature=0.5).weights.shape
+        torch.Size([5, 8, 3])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        K: int,
+        *,
+        control: Literal["single", "double"] = "single",
+        slab: type[Distribution] | None = Laplace,
+        slab_range: tuple[float, float] = (0.0, 2.0),
+        slab_scale: float = 0.1,
+        hard: bool = False,
+    ) -> None:
+        super().__init__()
+        check_choice("SpikeSlabPosterior", "control", control, ("single", "double"))
+        if K < 1:
+            raise ValueError(f"SpikeSlabPosterior: expected K ≥ 1, got {K}.")
+        if slab is not None and not slab.has_rsample:
+            raise TypeError(f"SpikeSlabPosterior: slabs need reparameterised samples, which {slab.__name__} lacks.")
+        self.K, self.control, self.hard, self.slab_range = K, control, hard, slab_range
+        self.slab_family = slab
+        self.spike_head = nn.Linear(in_features, self.num_controls)
+        arguments = {} if slab is None else slab.arg_constraints
+        self.slab_constraints = {n: c for n, c in arguments.items() if c is not constraints.dependent}
+        self.slab_head = nn.Linear(in_features, K * len(self.slab_constraints)) if slab is not None else None
+        if self.slab_head is not None:
+            with torch.no_grad():
+                bias = self.slab_head.bias.view(K, -1)
+                bias.zero_()
+                for i, name in enumerate(self.slab_constraints):
+                    if name == "scale":
+                        bias[:, i] = math.log(slab_scale)
+
+    @property
+    def num_controls(self) -> int:
+        """Number of spikes: K, or 2K with double control."""
+        return self.K * (2 if self.control == "double" else 1)
+
+    def forward(
+        self, features: Float[Tensor, "*steps features"], temperature: float = 1.0, *, use_slab: bool = True
+    ) -> SpikeSlab:
+        """Infer the coefficients of every step.
+
+        Args:
+            features: Features of each pair of frames, `[T, *, features]`.
+            temperature: Temperature $\tau$ of the relaxation.
+            use_slab: False keeps every slab at 1: the first stage of training.
+        """
+        _check_features("SpikeSlabPosterior", features, self.spike_head.in_features)
+        if not temperature > 0:
+            raise ValueError(f"SpikeSlabPosterior: expected a positive temperature, got {temperature}.")
+        logits = self.spike_head(features).clamp(-80, 80)
+        spikes = self._sample_spikes(logits, temperature) if self.training else _most_probable(logits)
+        if self.slab_head is None or not use_slab:
+            return SpikeSlab(spikes, spikes, None, logits)
+        slab = self._slab(self.slab_head(features).unflatten(-1, (self.K, -1)))
+        slabs = slab.rsample() if self.training else slab.mean
+        weights = spikes * (torch.cat((slabs, slabs), -1) if self.control == "double" else slabs)
+        return SpikeSlab(weights, spikes, slabs, logits, slab)
+
+    def _slab(self, raw: Tensor) -> Distribution:
+        low, high = self.slab_range
+        values = {}
+        for i, (name, constraint) in enumerate(self.slab_constraints.items()):
+            if name == "loc":
+                values[name] = low + (high - low) * raw[..., i].sigmoid()
+            else:
+                values[name] = transform_to(constraint)(raw[..., i])
+        return self.slab_family(**values)  # type: ignore[misc]
+
+    def _sample_spikes(self, logits: Tensor, temperature: float) -> Tensor:
+        hard = sample_not_all_zero(logits.detach())
+        with torch.no_grad():
+            # Logistic noise given which side of the threshold -logits it falls on.
+            v = torch.rand_like(logits).clamp(1e-7, 1 - 1e-7)
+            above = F.softplus(logits) - v.log() + torch.log1p(-v * logits.sigmoid())
+            below = -F.softplus(-logits) + v.log() - torch.log1p(-v * (-logits).sigmoid())
+            noise = torch.where(hard == 1, above, below) - logits
+        soft = ((logits + noise) / temperature).sigmoid()
+        return hard + (soft - soft.detach()) if self.hard else soft
+
+
+def _most_probable(logits: Tensor) -> Tensor:
+    """The likeliest spikes that are not all zero."""
+    best = F.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
+    return ((logits > 0) | best).to(logits.dtype)
+
+
+def _check_features(owner: str, features: Tensor, size: int) -> None:
+    if features.shape[-1] != size:
+        raise ValueError(f"{owner}: expected features of shape (*, {size}), got {tuple(features.shape)}.")

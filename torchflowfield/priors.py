@@ -1,0 +1,297 @@
+"""Prior paths: heat flow for the latent vector, a sparse Markov chain for the coefficients."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Laplace, kl_divergence
+from torch.nn import functional as F
+
+from torchflowfield._checks import check_probability
+
+from torchflowfield.stepper import FlowPath
+
+
+class DiffusionPrior(nn.Module):
+    r"""Minimally informative prior path: every transformation diffuses $\mathcal N(0, I)$.
+
+    $\partial_t p = D_k \Delta p$ gives $p_t = \mathcal N(0, (1 + 2 D_k t) I)$ exactly; with coefficients $g$ the
+    variance grows by $2 \sum_k |g_k| D_k$ per frame.
+
+    Args:
+        K: Number of coefficients (`bank.num_controls`).
+        diffusion: First value of every $D_k$, in squared latent units per frame.
+        learnable: Learn the $D_k$, kept positive by a softplus.
+
+    Raises:
+        ValueError: For `K` below one or a diffusion that is not positive.
+
+    Reference:
+        Song et al., Flow Factorized Representation Learning, NeurIPS 2023.
+
+    Example:
+        >>> prior = DiffusionPrior(K=1, diffusion=0.5)
+        >>> prior.variance(torch.ones(2, 1)).round(decimals=4).tolist()
+        [1.0, 2.0, 3.0]
+    """
+
+    def __init__(self, K: int, *, diffusion: float = 0.01, learnable: bool = True) -> None:
+        super().__init__()
+        if K < 1 or not diffusion > 0:
+            raise ValueError(f"DiffusionPrior: expected K ≥ 1 and diffusion > 0, got {K} and {diffusion}.")
+        raw = torch.full((K,), diffusion + math.log(-math.expm1(-diffusion)))
+        self.raw = nn.Parameter(raw, requires_grad=learnable)
+
+    @property
+    def diffusion(self) -> Float[Tensor, " controls"]:
+        """The coefficients $D_k$."""
+        return F.softplus(self.raw)
+
+    def variance(self, weights: Float[Tensor, "steps *batch controls"]) -> Float[Tensor, "frames *batch"]:
+        """Variance of the prior at every frame of a path with these weights."""
+        growth = 2 * (weights.abs() * self.diffusion).sum(-1)
+        return torch.cat((growth.new_ones(1, *growth.shape[1:]), 1 + growth.cumsum(0)))
+
+    def forward(self, path: FlowPath) -> Float[Tensor, "frames *batch"]:
+        r"""$\log p_t(z_t)$ at every frame of the path."""
+        variance = self.variance(path.weights)
+        dim = path.z.shape[-1]
+        return -0.5 * (path.z.square().sum(-1) / variance + dim * (2 * math.pi * variance).log())
+
+
+class SpikeSlab(NamedTuple):
+    r"""Coefficients $g = y \circ s$ over time, and what they were drawn from.
+
+    Attributes:
+        weights: $g$, `[T, *, num_controls]`: a schedule for a bank.
+        spikes: $y$ in [0, 1], `[T, *, num_controls]`.
+        slabs: $s$, `[T, *, K]`; None for spikes alone. Double control shares a slab between a field's two spikes.
+        logits: Log-odds of the spikes before the condition that one is on; None for a sample of the prior.
+        slab: Distribution of the slabs; None for a sample of the prior or spikes alone.
+    """
+
+    weights: Tensor
+    spikes: Tensor
+    slabs: Tensor | None = None
+    logits: Tensor | None = None
+    slab: Distribution | None = None
+
+
+class SpikeSlabKL(NamedTuple):
+    """Divergence of the spikes and of the slabs at every step, `[T, *]`, and the `total` over steps, `[*]`."""
+
+    spike: Tensor
+    slab: Tensor
+    total: Tensor
+
+
+class SpikeSlabPrior(nn.Module):
+    r"""Sparse coefficients: spikes form a Markov chain, slabs are independent over time.
+
+    A spike $y_t \in \{0, 1\}^K$ is never all zero. The first is Bernoulli(`on`) per field; then a field that is off
+    goes on with probability `switch_on`, one that is on goes off with `switch_off`; each draw is conditioned on
+    $y_t \ne 0$. The papers' symmetric chain has `switch_on = switch_off = 1 - keep`, and keeps every field on half of
+    the time in the long run, whatever K. Separate rates, learned with `learnable=True` (empirical Bayes), let surplus
+    fields die out.
+
+    Args:
+        K: Number of spikes (`bank.num_controls`).
+        on: Probability of a first spike.
+        keep: Probability that a spike keeps its value, where the rates are not given.
+        switch_on: Probability of going on.
+        switch_off: Probability of going off.
+        slab: Distribution of the slabs; None for spikes alone.
+        learnable: Learn the three probabilities of every field.
+
+    Raises:
+        ValueError: For `K` below one or probabilities outside (0, 1).
+
+    Reference:
+        Song et al., Unsupervised Representation Learning from Sparse Transformation Analysis, arXiv 2410.05564.
+
+    Example:
+        >>> prior = SpikeSlabPrior(K=3)
+        >>> [round(float(p), 3) for p in prior.marginals(steps=3)[:, 0]]
+        [0.369, 0.425, 0.465]
+        >>> prior.sample((16,), steps=8).weights.shape
+        torch.Size([8, 16, 3])
+    """
+
+    def __init__(
+        self,
+        K: int,
+        on: float = 0.1,
+        keep: float = 0.9,
+        *,
+        switch_on: float | None = None,
+        switch_off: float | None = None,
+        slab: Distribution | None = Laplace(1.0, 0.1),  # noqa: B008
+        learnable: bool = False,
+    ) -> None:
+        super().__init__()
+        if K < 1:
+            raise ValueError(f"SpikeSlabPrior: expected K ≥ 1, got {K}.")
+        check_probability("SpikeSlabPrior", "keep", keep)
+        rates = {
+            "on": on,
+            "switch_on": 1 - keep if switch_on is None else switch_on,
+            "switch_off": 1 - keep if switch_off is None else switch_off,
+        }
+        self.K = K
+        for name, rate in rates.items():
+            check_probability("SpikeSlabPrior", name, rate)
+            logit = torch.full((K,), math.log(rate) - math.log1p(-rate))
+            self.register_parameter(f"{name}_logit", nn.Parameter(logit, requires_grad=learnable))
+        self._slab_type = None if slab is None else type(slab)
+        # Some families keep an argument as a property; those derived from others (logits of probs) are lazy ones.
+        self._slab_arguments = [
+            name
+            for name in (() if slab is None else slab.arg_constraints)
+            if name in slab.__dict__ or type(getattr(type(slab), name, None)) is property
+        ]
+        for name in self._slab_arguments:
+            self.register_buffer(f"slab_{name}", getattr(slab, name).detach().clone())
+
+    @property
+    def slab(self) -> Distribution | None:
+        """Distribution of one slab, on the device of this module."""
+        if self._slab_type is None:
+            return None
+        return self._slab_type(**{name: getattr(self, f"slab_{name}") for name in self._slab_arguments})
+
+    def rates(self) -> dict[str, Float[Tensor, " fields"]]:
+        """The probabilities `on`, `switch_on` and `switch_off` of every field."""
+        return {name: getattr(self, f"{name}_logit").sigmoid() for name in ("on", "switch_on", "switch_off")}
+
+    def sample(self, shape: tuple[int, ...], steps: int) -> SpikeSlab:
+        """Draw one chain per element of `shape`.
+
+        Raises:
+            ValueError: For fewer than one step.
+        """
+        if steps < 1:
+            raise ValueError(f"SpikeSlabPrior: expected at least one step, got {steps}.")
+        with torch.no_grad():
+            chain: list[Tensor] = []
+            for _ in range(steps):
+                logits = self.on_logit.expand(*shape, self.K) if not chain else torch.logit(self._next(chain[-1])[0])
+                chain.append(sample_not_all_zero(logits))
+            spikes = torch.stack(chain)
+            if self.slab is None:
+                return SpikeSlab(spikes, spikes)
+            slabs = self.slab.expand(spikes.shape).sample()
+            return SpikeSlab(spikes * slabs, spikes, slabs)
+
+    def log_prob(
+        self, spikes: Float[Tensor, "steps *batch fields"], slabs: Float[Tensor, "steps *batch fields"] | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Log-probability of whole chains of hard spikes, and of the slabs where they are given.
+
+        Raises:
+            ValueError: For a wrong number of fields, values other than 0 and 1, or a step with no spike on.
+        """
+        self._check_spikes(spikes)
+        if bool(((spikes != 0) & (spikes != 1)).any()):
+            raise ValueError("SpikeSlabPrior: expected spikes of 0 and 1. Round relaxed ones first.")
+        if bool((spikes == 0).all(-1).any()):
+            raise ValueError("SpikeSlabPrior: got a step with no spike on, which has probability zero.")
+        p, log_p, log_not_p = self._conditional(spikes)
+        total = (torch.where(spikes == 1, log_p, log_not_p).sum(-1) - _log1mexp(log_not_p.sum(-1))).sum(0)
+        if slabs is not None:
+            if self.slab is None:
+                raise ValueError("SpikeSlabPrior: got slabs, but this prior has spikes alone.")
+            total = total + self.slab.log_prob(slabs).sum((0, -1))
+        return total
+
+    def marginals(self, steps: int) -> Float[Tensor, "steps fields"]:
+        """Probability that each field is on at each step, exact over all $2^K - 1$ states.
+
+        Raises:
+            ValueError: For more than 12 fields.
+        """
+        if self.K > 12:
+            raise ValueError(f"SpikeSlabPrior: enumeration is for K ≤ 12, got {self.K}. Average samples instead.")
+        device = self.on_logit.device
+        states = (torch.arange(1, 2**self.K, device=device)[:, None] >> torch.arange(self.K, device=device)) & 1
+        states = states.to(self.on_logit)
+        first = self.log_prob(states[None]).exp()
+        p, q = self._next(states)
+        log_joint = states @ p.log().mT + (1 - states) @ q.log().mT - _log1mexp(q.log().sum(-1))
+        transition = log_joint.exp().mT
+        rows = [first]
+        for _ in range(steps - 1):
+            rows.append(rows[-1] @ transition)
+        return torch.stack(rows) @ states
+
+    def kl(self, posterior: SpikeSlab) -> SpikeSlabKL:
+        r"""Divergence of a posterior from this prior, exact given the previous spikes.
+
+        With $P_0 = \prod (1 - p_k)$, $Q_0 = \prod (1 - \pi_k)$ and $m_k = \pi_k / (1 - Q_0)$ the spikes cost
+        $\sum_k [m_k \log(\pi_k / p_k) + (1 - m_k) \log((1 - \pi_k) / (1 - p_k))] - \log(1 - Q_0) + \log(1 - P_0)$.
+
+        Raises:
+            ValueError: For a posterior without logits or with another number of fields.
+            TypeError: For a slab family whose divergence from the prior's is not registered with torch.
+        """
+        if posterior.logits is None:
+            raise ValueError("SpikeSlabPrior: expected the sample of a posterior, which has logits; got one of a prior.")
+        self._check_spikes(posterior.spikes)
+        logits = posterior.logits.clamp(-80, 80)
+        _, log_p, log_not_p = self._conditional(posterior.spikes)
+        log_pi, log_not_pi = F.logsigmoid(logits), F.logsigmoid(-logits)
+        log_not_empty = _log1mexp(log_not_pi.sum(-1))
+        m = (log_pi - log_not_empty[..., None]).exp()
+        spike = (m * (log_pi - log_p) + (1 - m) * (log_not_pi - log_not_p)).sum(-1)
+        spike = spike - log_not_empty + _log1mexp(log_not_p.sum(-1))
+        slab = torch.zeros_like(spike)
+        if posterior.slab is not None:
+            if self.slab is None:
+                raise ValueError("SpikeSlabPrior: the posterior has slabs, but this prior has spikes alone.")
+            try:
+                slab = kl_divergence(posterior.slab, self.slab.expand(posterior.slab.batch_shape)).sum(-1)
+            except NotImplementedError:
+                raise TypeError(
+                    f"SpikeSlabPrior: torch knows no divergence of {type(posterior.slab).__name__} from "
+                    f"{type(self.slab).__name__}. Register one with torch.distributions.kl.register_kl."
+                ) from None
+        return SpikeSlabKL(spike, slab, (spike + slab).sum(0))
+
+    def _check_spikes(self, spikes: Tensor) -> None:
+        if spikes.ndim < 2 or spikes.shape[-1] != self.K:
+            raise ValueError(
+                f"SpikeSlabPrior: expected spikes of shape (T, *, {self.K}), got {tuple(spikes.shape)}. "
+                f"K is the number of controls of the bank."
+            )
+
+    def _next(self, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities of being on and off after `previous`; linear in a relaxed spike."""
+        rates = self.rates()
+        on, off = rates["switch_on"], rates["switch_off"]
+        p = on + (1 - off - on) * previous
+        return p, (1 - on) * (1 - previous) + off * previous
+
+    def _conditional(self, spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        p, q = self._next(spikes[:-1])
+        first = self.on_logit.expand_as(spikes[:1])
+        log_p = torch.cat((F.logsigmoid(first), p.log()))
+        return p, log_p, torch.cat((F.logsigmoid(-first), q.log()))
+
+
+def sample_not_all_zero(logits: Float[Tensor, "*batch fields"]) -> Float[Tensor, "*batch fields"]:
+    """Independent bits with these log-odds, conditioned on at least one being on: exact, with no rejection.
+
+    The first bit that is on has a known distribution; those before it are off, those after it are free.
+    """
+    not_empty_through = -torch.expm1(F.logsigmoid(-logits).cumsum(-1))
+    threshold = torch.rand_like(logits[..., :1]) * not_empty_through[..., -1:]
+    first = (not_empty_through <= threshold).sum(-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
+    index = torch.arange(logits.shape[-1], device=logits.device)
+    free = (torch.rand_like(logits) < logits.sigmoid()) & (index > first)
+    return ((index == first) | free).to(logits.dtype)
+
+
+def _log1mexp(x: Tensor) -> Tensor:
+    """Stable $\\log(1 - e^x)$ for negative x."""
+    return torch.log(-torch.expm1(x))

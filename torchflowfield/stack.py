@@ -1,0 +1,156 @@
+"""The parameters of a stack of ridge fields."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parameter import UninitializedParameter, is_lazy
+
+from torchflowfield._checks import check_choice, check_context
+from torchflowfield.ridge import ACTIVATIONS, RidgeSnapshot
+from torchflowfield.time import FourierTime
+
+Kind = Literal["potential", "rotational", "helmholtz"]
+
+
+class RidgeStack(nn.Module):
+    r"""Parameters of $K$ stacked ridge fields; `at` evaluates everything that depends on time alone.
+
+    Args:
+        fields: Number $K$ of fields.
+        dim: Size $D$ of the latent vector, or None to take it from the first one seen.
+        width: Ridge units $H$ of one field.
+        kind: `"potential"`, `"rotational"` or `"helmholtz"` (both parts on the same units).
+        activation: `"logcosh"`, `"cos"` or `"softplus"`.
+        convex: Keep every $c_j \ge 0$.
+        frequencies: Harmonics of time; 0 makes the fields autonomous.
+        period: Longest period in frames.
+        context_dim: Size of the context vector, 0 for none.
+    """
+
+    def __init__(
+        self,
+        fields: int,
+        dim: int | None,
+        width: int,
+        *,
+        kind: Kind,
+        activation: str,
+        convex: bool,
+        frequencies: int,
+        period: float,
+        context_dim: int,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        check_choice(owner, "kind", kind, ("potential", "rotational", "helmholtz"))
+        check_choice(owner, "activation", activation, ACTIVATIONS)
+        for name, size in (("K", fields), ("width", width), *((("dim", dim),) if dim is not None else ())):
+            if size < 1:
+                raise ValueError(f"{owner}: expected {name} to be at least 1, got {size}.")
+        if frequencies < 0 or context_dim < 0:
+            raise ValueError(f"{owner}: expected frequencies and context_dim ≥ 0, got {frequencies}, {context_dim}.")
+        if convex and (kind != "potential" or not ACTIVATIONS[activation].convex):
+            raise ValueError(
+                f"{owner}: convex=True needs kind='potential' and a convex activation ('logcosh' or 'softplus'), "
+                f"got kind={kind!r} and activation={activation!r}."
+            )
+        self.kind, self.activation, self.convex, self.context_dim = kind, activation, convex, context_dim
+        self.time = FourierTime(frequencies, period=period) if frequencies else None
+        features = self.time.features if self.time is not None else 0
+
+        def parameter(*shape: int, std: float, mean: float = 0.0) -> nn.Parameter:
+            return nn.Parameter(torch.randn(shape) * std + mean)
+
+        self.weight: nn.Parameter = UninitializedParameter()
+        self.cross: nn.Parameter | None = UninitializedParameter() if kind != "potential" else None
+        self.bias = parameter(fields, width, std=0.5)
+        self.bias_time = parameter(fields, width, features, std=0.1) if features else None
+        self.context_weight = parameter(fields, width, context_dim, std=context_dim**-0.5) if context_dim else None
+        self.amplitude = self.amplitude_time = None
+        if kind != "rotational":
+            # A small start: the flow begins near the identity. softplus(-5) is about 0.007.
+            std, mean = (0.1, -5.0) if convex else (0.1 * width**-0.5, 0.0)
+            self.amplitude = parameter(fields, width, std=std, mean=mean)
+            self.amplitude_time = parameter(fields, width, features, std=0.1 * std) if features else None
+        if dim is not None:
+            self.materialize(dim)
+
+    @property
+    def parts(self) -> int:
+        """Parts of one field: 2 for Helmholtz fields, otherwise 1."""
+        return 2 if self.kind == "helmholtz" else 1
+
+    @property
+    def dim(self) -> int | None:
+        """Size of the latent vector, None while it is not known."""
+        return None if is_lazy(self.weight) else self.weight.shape[-1]
+
+    def materialize(self, dim: int) -> None:
+        """Create the parameters that depend on the latent size, once it is known."""
+        if not is_lazy(self.weight):
+            return
+        if self.kind != "potential" and dim < 2:
+            raise ValueError(f"{type(self).__name__}: a rotation needs at least two axes, got dim={dim}.")
+        fields, width = self.bias.shape
+        with torch.no_grad():
+            for parameter, std in ((self.weight, dim**-0.5), (self.cross, 0.1 * (width * dim) ** -0.5)):
+                if isinstance(parameter, UninitializedParameter):
+                    parameter.materialize((fields, width, dim), device=self.bias.device, dtype=self.bias.dtype)
+                    parameter.normal_(std=std)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        # A parameter of unknown size cannot be detached.
+        super()._save_to_state_dict(destination, prefix, keep_vars or is_lazy(self.weight))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        stored = state_dict.get(prefix + "weight")
+        if stored is not None and not is_lazy(stored):
+            self.materialize(stored.shape[-1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def at(self, t: Tensor, context: Tensor | None = None) -> RidgeSnapshot:
+        """The fields at the times `t [*]`; a context `[*, C]` gives each sample its own shift."""
+        check_context(type(self).__name__, context, self.context_dim)
+        # Everything has the axes of t, so that a grid of times can be indexed whatever depends on time.
+        still = torch.zeros_like(t)[..., None, None]
+        shift = self.bias + still
+        shift_rate = amplitude_rate = torch.zeros_like(shift)
+        amplitude = None if self.amplitude is None else self.amplitude + still
+        if self.time is not None:
+            features, rates = self.time(t), self.time.derivative(t)
+            shift = shift + torch.einsum("...f,khf->...kh", features, self.bias_time)
+            shift_rate = torch.einsum("...f,khf->...kh", rates, self.bias_time)
+            if amplitude is not None:
+                amplitude = amplitude + torch.einsum("...f,khf->...kh", features, self.amplitude_time)
+                amplitude_rate = torch.einsum("...f,khf->...kh", rates, self.amplitude_time)
+        if context is not None:
+            shift = shift + torch.einsum("...c,khc->...kh", context, self.context_weight)
+        if self.convex:
+            amplitude_rate = torch.sigmoid(amplitude) * amplitude_rate
+            amplitude = F.softplus(amplitude)
+        norm2 = self.weight.square().sum(-1)
+        directions, scale = [], []
+        if amplitude is not None:
+            directions.append(self.weight)
+            scale.append(amplitude)
+        if self.cross is not None:
+            unit = F.normalize(self.weight, dim=-1)
+            directions.append(self.cross - (self.cross * unit).sum(-1, keepdim=True) * unit)
+            scale.append(torch.ones_like(shift_rate))
+        return RidgeSnapshot(
+            self.activation,
+            amplitude is not None,
+            self.weight,
+            norm2,
+            torch.stack(directions, 1) if len(directions) > 1 else directions[0][:, None],
+            shift,
+            shift_rate,
+            torch.stack(torch.broadcast_tensors(*scale), -2) if len(scale) > 1 else scale[0][..., None, :],
+            amplitude_rate,
+        )
+
+    def on_grid(self, times: Tensor, context: Tensor | None, batch_ndim: int) -> RidgeSnapshot:
+        """The fields at all points of a time grid `[N]`, to be picked by `RidgeSnapshot.at`."""
+        return self.at(times if context is None else times.view(-1, *[1] * batch_ndim), context)

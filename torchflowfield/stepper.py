@@ -1,0 +1,264 @@
+"""Integration of a bank: frames of a path, its density, and what the losses need, computed once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchflowfield._checks import check_choice
+from torchflowfield.adaptive import ADAPTIVE_METHODS, integrate
+from torchflowfield.bank import BoundField, FlowBank, Selection, Weights
+from torchflowfield.rungekutta import TABLEAUS, GridStep
+
+
+class FlowPath(NamedTuple):
+    r"""A path through latent space at `T + 1` frames, with what the losses need of every step.
+
+    `F` is the number of fields recorded: K, or 1 where an int weight selected one field.
+
+    Attributes:
+        t: Times of the frames, `[T+1]`.
+        z: Latent vectors, `[T+1, *, D]`.
+        log_det: $\log|\det \partial z_t / \partial z_0|$, `[T+1, *]`; None with `density=None`.
+        weights: The coefficients of every step, `[T, *, num_controls]`.
+        field: The field that an int weight selected, else None.
+        active: Which gradients a step used, `[T, *, F]`.
+        time_derivative: $\partial u_k / \partial t$ at the start of every step, `[T, *, F]`.
+        gradient_norm2: $\|\nabla u_k\|^2$ there, `[T, *, F]`.
+        initial_norm2: $\|\nabla u_k(0, z_0)\|^2$, `[*, F]`.
+        kinetic: $\frac{1}{2} \|v\|^2$ of the mixture at the start of every step, `[T, *]`.
+
+    The last five are None for a path made with `record=False`.
+    """
+
+    t: Tensor
+    z: Tensor
+    log_det: Tensor | None
+    weights: Tensor
+    field: int | None = None
+    active: Tensor | None = None
+    time_derivative: Tensor | None = None
+    gradient_norm2: Tensor | None = None
+    initial_norm2: Tensor | None = None
+    kinetic: Tensor | None = None
+
+    def log_prob(self, log_prob0: Float[Tensor, "*batch"]) -> Float[Tensor, "frames *batch"]:
+        r"""$\log q_t(z_t) = \log q_0(z_0) - \log|\det \partial z_t / \partial z_0|$ at every frame.
+
+        Raises:
+            ValueError: If the path carries no density.
+        """
+        if self.log_det is None:
+            raise ValueError("FlowPath: this path carries no density. Make it by ODEStepper(density='trace' or 'exact').")
+        return log_prob0 - self.log_det
+
+
+class ODEStepper(nn.Module):
+    r"""Moves latent vectors along a bank, one frame after another.
+
+    `euler`, `midpoint` and `rk4` are loops of this package: all T steps are one graph under `compile=True`. The other
+    methods go to torchdiffeq, with the log-density in the state. The papers' map $z + v(z)$ is `euler` with one substep.
+
+    Args:
+        bank: The fields. It becomes a submodule; register it elsewhere too if you like, parameters count once.
+        method: `"euler"`, `"midpoint"`, `"rk4"`, or one of torchdiffeq's adaptive methods (`"dopri5"`, …).
+        substeps: Steps per frame of the fixed-step methods.
+        density: `"trace"` integrates the divergence (continuous time); `"exact"` sums the log-determinants of the
+            Euler map (`euler` only); None tracks no density.
+        compile: Compile the whole rollout with `fullgraph=True`; the first call for a number of steps takes a while.
+        inverse_iterations: Fixed-point iterations by which `reverse=True` inverts each forward step, so that a path
+            forward and back returns to its start. They converge while a step's Lipschitz constant is below one.
+            0 integrates backwards in time instead, as torchdiffeq does.
+        adjoint: Differentiate an adaptive method by torchdiffeq's adjoint, in constant memory.
+        rtol: Relative tolerance of the adaptive methods.
+        atol: Absolute tolerance of the adaptive methods.
+
+    Raises:
+        ValueError: For an unknown method or density, fewer than one substep, or `exact` with another method.
+
+    Reference:
+        Song et al., Flow Factorized Representation Learning, NeurIPS 2023 (the Euler map); Chen et al., Neural
+        Ordinary Differential Equations, NeurIPS 2018 (the density by trace, the adjoint).
+
+    Example:
+        >>> stepper = ODEStepper(FlowBank(K=3, dim=16))
+        >>> stepper(torch.randn(8, 16), weights=0, steps=5).z.shape
+        torch.Size([6, 8, 16])
+    """
+
+    def __init__(
+        self,
+        bank: FlowBank,
+        method: str = "euler",
+        *,
+        substeps: int = 1,
+        density: str | None = "trace",
+        compile: bool = False,
+        inverse_iterations: int = 10,
+        adjoint: bool = False,
+        rtol: float = 1e-5,
+        atol: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        check_choice("ODEStepper", "method", method, (*TABLEAUS, *ADAPTIVE_METHODS))
+        check_choice("ODEStepper", "density", density, ("trace", "exact", None))
+        if substeps < 1 or inverse_iterations < 0:
+            raise ValueError(
+                f"ODEStepper: expected substeps ≥ 1 and inverse_iterations ≥ 0, got {substeps}, {inverse_iterations}."
+            )
+        if density == "exact" and method != "euler":
+            raise ValueError(f"ODEStepper: density='exact' is that of the Euler map; use density='trace' with {method!r}.")
+        if method in ADAPTIVE_METHODS and (compile or substeps > 1):
+            raise ValueError(f"ODEStepper: compile and substeps are for {', '.join(TABLEAUS)}, got method={method!r}.")
+        self.bank, self.method, self.substeps, self.density = bank, method, substeps, density
+        self.compile_rollout, self.inverse_iterations = compile, inverse_iterations
+        self.adjoint, self.rtol, self.atol = adjoint, rtol, atol
+        self._compiled: Callable[..., Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled function cannot be copied or pickled; it is made anew when next needed.
+        return {**super().__getstate__(), "_compiled": None}
+
+    def extra_repr(self) -> str:
+        """Settings, as `print` shows them."""
+        return f"method={self.method!r}, substeps={self.substeps}, density={self.density!r}"
+
+    def forward(
+        self,
+        z0: Float[Tensor, "*batch dim"],
+        weights: Weights,
+        steps: int,
+        *,
+        reverse: bool = False,
+        start: float = 0.0,
+        context: Float[Tensor, "*#batch context"] | None = None,
+        record: bool = True,
+    ) -> FlowPath:
+        """Roll `z0` through `steps` frames.
+
+        Args:
+            z0: Latent vectors at the first frame of the path.
+            weights: An int, `[K]`, `[*, K]`, or a schedule `[T, *, K]` whose entry n acts between frames n and n + 1.
+            steps: Number of frames T after the first.
+            reverse: Go backwards: `z0` is taken as frame T and the path ends at frame 0.
+            start: Time of frame 0, in frames.
+            context: A vector per sample for a bank with `context_dim`.
+            record: Keep what the losses need; False is faster for pictures and evaluation.
+
+        Raises:
+            ValueError: For a negative number of steps, or any z, weights or context that does not fit the bank.
+            TypeError: For a `z0` that is not floating-point, or integer weights other than one int.
+        """
+        if isinstance(steps, bool) or not isinstance(steps, int):
+            raise TypeError(f"ODEStepper: expected steps to be an int, got {steps!r}.")
+        if steps < 0:
+            raise ValueError(f"ODEStepper: expected steps ≥ 0, got {steps}. To go backwards pass reverse=True.")
+        self.bank.check_latent(z0)
+        selection = self.bank.select(weights) if isinstance(weights, int) else None
+        if isinstance(weights, int):
+            given = torch.zeros(self.bank.num_controls, dtype=z0.dtype, device=z0.device)
+            given[weights] = 1
+        else:
+            given = weights
+        controls = self.bank.controls(given, z0, ("K", "*batch K", "T *batch K"), steps)
+        batch = z0.shape[:-1]
+        given = given.expand(steps, *batch, self.bank.num_controls)
+        controls = controls.expand(steps, *batch, *controls.shape[-2:])
+        start_time = torch.as_tensor(start, dtype=z0.dtype, device=z0.device)
+        arguments = (z0, given, controls, start_time, context, selection, reverse, record)
+        if not self.compile_rollout or torch.compiler.is_compiling():
+            return self._rollout(*arguments)
+        if self._compiled is None:
+            self._compiled = torch.compile(self._rollout, fullgraph=True)
+        return self._compiled(*arguments)
+
+    def _rollout(
+        self,
+        z: Tensor,
+        weights: Tensor,
+        controls: Tensor,
+        start: Tensor,
+        context: Tensor | None,
+        selection: Selection | None,
+        reverse: bool,
+        record: bool,
+    ) -> FlowPath:
+        steps = weights.shape[0]
+        adaptive = self.method in ADAPTIVE_METHODS
+        tableau = TABLEAUS["euler" if adaptive else self.method]
+        substeps = 1 if adaptive else self.substeps
+        points, size = tableau.resolution * substeps, 1 / substeps
+        # Everything that depends on time alone is computed once, for the whole grid.
+        times = start + torch.arange(steps * points + 1, dtype=z.dtype, device=z.device) / points
+        grid = self.bank.stack.on_grid(times, context, z.ndim - 1)
+        origin = self.bank.stack.at(torch.zeros_like(start), context)
+        if selection is not None:
+            grid, origin = grid.select(*selection), origin.select(*selection)
+
+        log_det = z.new_zeros(z.shape[:-1])
+        frames, log_dets, records = [z], [log_det], []
+        for n in reversed(range(steps)) if reverse else range(steps):
+            mixture = controls[n] if selection is None else None
+            index, sign = (points * (n + 1), -1) if reverse else (points * n, 1)
+            first = grid.at(index).evaluate(z, mixture) if record else None
+            records.append(first)
+            if adaptive:
+                z, change = self._integrate(z, times[index], times[index + sign], selection or weights[n], context)
+                log_det = log_det + change
+            for s in range(0 if adaptive else substeps):
+                here = index + sign * s * tableau.resolution
+                step = GridStep(tableau, grid, here, sign * size, mixture, self.density)
+                if reverse and self.inverse_iterations:
+                    guess, _ = step._replace(density=None)(z, first if s == 0 else None)
+                    forward = step._replace(index=here - tableau.resolution, size=size)
+                    z, change = forward.invert(z, guess, self.inverse_iterations)
+                    change = -change
+                else:
+                    z, change = step(z, first if s == 0 else None)
+                log_det = log_det + change
+            frames.append(z)
+            log_dets.append(log_det)
+
+        frame_times = times[::points]
+        path = FlowPath(
+            t=frame_times.flip(0) if reverse else frame_times,
+            z=torch.stack(frames),
+            log_det=torch.stack(log_dets) if self.density is not None else None,
+            weights=weights.flip(0) if reverse else weights,
+            field=None if selection is None else selection.field,
+        )
+        if not record:
+            return path
+        parts = controls if selection is None else controls[..., selection.field : selection.field + 1, :]
+        active = (parts.flip(0) if reverse else parts)[..., 0] != 0
+        return path._replace(
+            active=active,
+            time_derivative=_stack([r.time_derivative for r in records], active, z),
+            gradient_norm2=_stack([r.gradient_norm2 for r in records], active, z),
+            initial_norm2=origin.evaluate(frames[-1 if reverse else 0], None).gradient_norm2,
+            kinetic=_stack([0.5 * r.velocity.square().sum(-1) for r in records], active[..., 0], z),
+        )
+
+    def _integrate(
+        self, z: Tensor, begin: Tensor, end: Tensor, weights: Tensor | Selection, context: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
+        inputs = [x for x in (weights, context) if isinstance(x, Tensor)]
+        return integrate(
+            BoundField(self.bank, weights),
+            z,
+            (begin, end),
+            method=self.method,
+            density=self.density is not None,
+            context=context,
+            inputs=tuple(inputs),
+            adjoint=self.adjoint,
+            rtol=self.rtol,
+            atol=self.atol,
+        )
+
+
+def _stack(values: list[Tensor], like: Tensor, z: Tensor) -> Tensor:
+    """Stack over time; a path of no steps gives an empty tensor."""
+    return torch.stack(values) if values else z.new_zeros(like.shape)

@@ -1,0 +1,51 @@
+"""Features of time with an exact derivative."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class FourierTime(nn.Module):
+    r"""Harmonics of time, $f(t) = (\sin \omega_i t, \cos \omega_i t)_i$ with $\omega_i = 2\pi i / P$.
+
+    A parameter that is affine in these features has an exact time derivative, so nothing that
+    depends on time needs autograd. There is no constant feature: an affine map has its own bias.
+
+    Args:
+        frequencies: Number of harmonics; the features have twice that size.
+        period: Longest period $P$, in frames. Give at least twice the length of a sequence.
+
+    Raises:
+        ValueError: If `frequencies` is less than one or `period` is not positive.
+
+    Example:
+        >>> FourierTime(frequencies=4)(torch.tensor(0.5)).shape
+        torch.Size([8])
+    """
+
+    def __init__(self, frequencies: int = 4, *, period: float = 32.0) -> None:
+        super().__init__()
+        if frequencies < 1:
+            raise ValueError(f"FourierTime: expected at least one frequency, got {frequencies}.")
+        if not period > 0:
+            raise ValueError(f"FourierTime: expected a positive period in frames, got {period}.")
+        omega = 2 * math.pi / period * torch.arange(1, frequencies + 1)
+        self.omega: Tensor
+        self.register_buffer("omega", omega)
+
+    @property
+    def features(self) -> int:
+        """Size of the feature vector."""
+        return 2 * self.omega.numel()
+
+    def forward(self, t: Float[Tensor, "*time"]) -> Float[Tensor, "*time features"]:
+        """Features of the times `t`, in frames."""
+        phase = t[..., None] * self.omega
+        return torch.cat((phase.sin(), phase.cos()), dim=-1)
+
+    def derivative(self, t: Float[Tensor, "*time"]) -> Float[Tensor, "*time features"]:
+        """Derivative of every feature with respect to time, per frame."""
+        phase = t[..., None] * self.omega
+        return torch.cat((self.omega * phase.cos(), -self.omega * phase.sin()), dim=-1)
