@@ -120,7 +120,7 @@ class SpikeSlabPosterior(nn.Module):
 
     Raises:
         ValueError: For `K` below one, an unknown control, or features of another size.
-        TypeError: For a slab family without reparameterised samples.
+        TypeError: For a slab family without reparameterised samples, or whose arguments constrain each other.
 
     Reference:
         Maddison et al., The Concrete Distribution, ICLR 2017; Song et al., Unsupervised Representation Learning from
@@ -149,6 +149,8 @@ class SpikeSlabPosterior(nn.Module):
             raise ValueError(f"SpikeSlabPosterior: expected K ≥ 1, got {K}.")
         if slab is not None and not slab.has_rsample:
             raise TypeError(f"SpikeSlabPosterior: slabs need reparameterised samples, which {slab.__name__} lacks.")
+        if slab is not None and not isinstance(slab.arg_constraints, dict):
+            raise TypeError(f"SpikeSlabPosterior: slabs need arguments free of each other, which {slab.__name__} lacks.")
         self.K, self.control, self.hard, self.slab_range = K, control, hard, slab_range
         self.slab_family = slab
         self.spike_head = nn.Linear(in_features, self.num_controls)

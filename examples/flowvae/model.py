@@ -1,6 +1,7 @@
 """A VAE whose latent code is moved by a bank of flows, with three degrees of supervision."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
@@ -163,6 +164,10 @@ class FlowVAE(LightningModule):
         error = equivariance_error(self.decode(path.z).sigmoid(), frames, relative=True).mean()
         self.log("val/relative_error", error, prog_bar=True, batch_size=frames.shape[1])
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the class, so that `load_model` finds it again."""
+        checkpoint["model_class"] = type(self).__name__
+
     def on_test_start(self) -> None:
         """Collect what `test_step` sees."""
         from .evaluation import Evaluation
@@ -179,7 +184,7 @@ class FlowVAE(LightningModule):
 
     def configure_optimizers(self) -> dict:
         """Adam with warm-up and cosine decay over the whole run."""
-        optimizer = torch.optim.Adam(self._parameter_groups(), lr=self.hparams.lr, betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam(self._parameter_groups(), lr=self.hparams.lr, betas=(0.9, 0.99), fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:
@@ -309,3 +314,19 @@ def training_progress(model: LightningModule) -> float:
     if trainer is None or not model.training:
         return 1.0
     return min(1.0, model.global_step / max(1, int(trainer.estimated_stepping_batches)))
+
+
+def load_model(checkpoint: Path) -> FlowVAE:
+    """The model of a checkpoint, whatever its degree of supervision, in `eval` mode on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no checkpoint of these models.
+    """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"{checkpoint}: expected a checkpoint, found no such file. Train one with train.py.")
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    classes = {cls.__name__: cls for cls in (FlowVAE, WeakFlowVAE, UnsupervisedFlowVAE)}
+    if content.get("model_class") not in classes:
+        raise ValueError(f"{checkpoint}: expected a checkpoint of {', '.join(classes)}, got {content.get('model_class')}.")
+    return classes[content["model_class"]].load_from_checkpoint(checkpoint, map_location="cpu").eval()

@@ -1,0 +1,37 @@
+# Everything runs in an environment of its own, made once in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := torchflowfield examples tests
+
+.PHONY: demo test lint types docs figures smoke clean
+
+demo: $(VENV)/examples
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/test
+	$(BIN)/pytest -m "not compile" --jaxtyping-packages=torchflowfield,beartype.beartype
+	$(BIN)/pytest -m compile
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/codespell README.md CHANGELOG.md docs examples torchflowfield tests
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+docs: $(VENV)/docs
+	$(BIN)/mkdocs build --strict
+
+smoke: $(VENV)/examples
+	$(BIN)/python examples/demo.py --output runs/smoke --max_steps 20
+
+clean:
+	rm -rf $(VENV) site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# One stamp per extra of pyproject.toml; the constraints name versions that are known to work together.
+$(VENV)/%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	touch $@

@@ -1,0 +1,78 @@
+"""Pictures of a trained model's flows: each alone, switched, superposed and reversed."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from torchflowfield import FlowPath
+from torchflowfield.viz import save_gif, traversal_grid
+
+from .data.digits import Split
+from .data.sequences import DigitSequences
+from .data.transforms import FACTORS
+from .model import FlowVAE
+
+
+def draw_flows(
+    model: FlowVAE, split: Split, folder: Path, *, steps: int = 5, samples: int = 6, names: list[str] | None = None
+) -> list[Path]:
+    """Save PNG grids and GIFs of every flow and of compositions of them, from test digits.
+
+    Args:
+        model: A trained model.
+        split: Digits; the pictures start from test digits.
+        folder: Where to save them.
+        steps: Frames after the first.
+        samples: Digits in a picture.
+        names: Name of every flow.
+
+    Returns:
+        The files, in the order of the story that they tell.
+    """
+    model.eval()
+    names = names or [f"flow{k}" for k in range(model.flows.K)]
+    true = [_true_frames(split, factor, steps, samples).to(model.device) for factor in range(len(FACTORS))]
+    files: list[Path] = []
+
+    def save(name: str, frames: Tensor, *, bounce: bool = True) -> None:
+        picture, movie = folder / f"{name}.png", folder / f"{name}.gif"
+        traversal_grid(frames, picture)
+        save_gif(frames, movie, bounce=bounce)
+        files.extend((picture, movie))
+
+    with torch.no_grad():
+        for k, name in enumerate(names):
+            start = true[k % len(FACTORS)]
+            frames = _decode(model, model.roll(model.encode(start[0])[0], k, steps))
+            save(f"traversal_{name}", frames)
+            if name in FACTORS:
+                truth_below = torch.stack((frames, start), 2).flatten(1, 2)
+                traversal_grid(truth_below, folder / f"truth_{name}.png")
+                files.append(folder / f"truth_{name}.png")
+
+        first, second = (names.index(n) if n in names else i for i, n in enumerate(("rotation", "hue")))
+        z0 = model.encode(true[first % len(FACTORS)][0])[0]
+        turned = model.roll(z0, first, steps)
+        recoloured = model.roll(turned.z[-1], second, steps)
+        switched = torch.cat((_decode(model, turned), _decode(model, recoloured)[1:]))
+        save(f"switched_{names[first]}_{names[second]}", switched)
+
+        start = true[0]
+        everything = torch.ones(model.flows.num_controls, device=model.device)
+        save("superposed", _decode(model, model.roll(model.encode(start[0])[0], everything, steps)))
+
+        last = true[first % len(FACTORS)][-1]
+        backwards = model.roll(model.encode(last)[0], first, steps, reverse=True)
+        save(f"reversed_{names[first]}", _decode(model, backwards))
+    return files
+
+
+def _true_frames(split: Split, factor: int, steps: int, samples: int) -> Tensor:
+    """True sequences `[T+1, B, C, H, W]` of one factor, from test digits."""
+    data = DigitSequences(split.test, "single", steps=steps, length=samples, seed=-20 - factor, factor=factor)
+    return data.__getitems__(list(range(samples)))["frames"].transpose(0, 1)
+
+
+def _decode(model: FlowVAE, path: FlowPath) -> Tensor:
+    return model.decode(path.z).sigmoid()

@@ -1,0 +1,109 @@
+"""Independent references for the tests: autograd, linear fields, and random cases."""
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from torchflowfield import FlowBank, FlowField, HelmholtzFlowField, PotentialFlowField, RotationalFlowField
+
+FIELDS = {"potential": PotentialFlowField, "rotational": RotationalFlowField, "helmholtz": HelmholtzFlowField}
+BATCHES = [(), (1,), (4,), (2, 3)]
+TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def close(actual, expected, **tolerance):
+    torch.testing.assert_close(actual, expected, **(TOLERANCE | tolerance))
+
+
+def gradient(function, z: Tensor) -> Tensor:
+    """Gradient of `[*, D] -> [*]`, sample by sample."""
+    z = z.detach().requires_grad_()
+    return torch.autograd.grad(function(z).sum(), z)[0]
+
+
+def jacobian(function, z: Tensor) -> Tensor:
+    """Jacobian of `[*, D] -> [*, D]`, sample by sample."""
+    summed = torch.autograd.functional.jacobian(lambda y: function(y).reshape(-1, y.shape[-1]).sum(0), z)
+    return summed.movedim(0, -2)
+
+
+def hessian(function, z: Tensor) -> Tensor:
+    """Hessian of `[*, D] -> [*]`, sample by sample."""
+
+    def slope(y):
+        return torch.autograd.grad(function(y).sum(), y, create_graph=True)[0]
+
+    return jacobian(slope, z.detach().requires_grad_())
+
+
+def trace(matrix: Tensor) -> Tensor:
+    return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def randomize(module: nn.Module, scale: float = 1.0) -> nn.Module:
+    """Parameters far from the small initial ones, so that no term is hidden by its size."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=scale)
+    return module
+
+
+def draw_time(draw, batch):
+    return draw(
+        st.sampled_from([0.7, 2, torch.tensor(1.3), torch.linspace(-1.0, 3.0, 6)[: max(1, _size(batch))].reshape(batch)])
+    )
+
+
+def _size(batch):
+    return torch.Size(batch).numel()
+
+
+@dataclass
+class Case:
+    field: FlowField
+    t: float | Tensor
+    z: Tensor
+    context: Tensor | None
+
+    def times(self) -> Tensor:
+        return torch.as_tensor(self.t, dtype=self.z.dtype).expand(self.z.shape[:-1]).clone()
+
+
+@st.composite
+def field_cases(draw, kinds=tuple(FIELDS)):
+    torch.manual_seed(draw(st.integers(0, 2**31)))
+    kind = draw(st.sampled_from(kinds))
+    batch = draw(st.sampled_from(BATCHES))
+    dim, context_dim = draw(st.integers(2, 5)), draw(st.sampled_from([0, 2]))
+    field = FIELDS[kind](
+        dim,
+        draw(st.integers(1, 8)),
+        activation=draw(st.sampled_from(["logcosh", "cos", "softplus"])),
+        frequencies=draw(st.sampled_from([0, 1, 3])),
+        period=draw(st.floats(4.0, 40.0)),
+        context_dim=context_dim,
+    )
+    context = torch.randn(*batch, context_dim) if context_dim else None
+    return Case(randomize(field), draw_time(draw, batch), torch.randn(*batch, dim), context)
+
+
+class LinearField(FlowField):
+    """v = A z, whose flow is a matrix exponential."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(matrix)
+
+    def forward(self, t, z, context=None):
+        return z @ self.matrix.mT
+
+
+def field_of_bank(bank: FlowBank, k: int, **options) -> FlowField:
+    """Field number k of a bank, as a separate module with copied parameters."""
+    width = bank.stack.bias.shape[-1]
+    field = FIELDS[bank.stack.kind](bank.dim, width, **options)
+    state = {n: v if n == "time.omega" else v[k : k + 1] for n, v in bank.stack.state_dict().items()}
+    field.ridge.load_state_dict(state)
+    return field

@@ -1,0 +1,118 @@
+import pytest
+import torch
+from reference import LinearField, close, gradient, jacobian, randomize, trace
+from torch import nn
+
+from torchflowfield import AutogradPotential, FlowBank, HelmholtzFlowField, ODEStepper, PotentialFlowField
+
+
+class Timed(nn.Module):
+    """A plain module v(t, z), with a context as its third argument."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, t, z, context=None):
+        velocity = self.linear(z).tanh() * (1 + torch.as_tensor(t)[..., None])
+        return velocity if context is None else velocity + context
+
+
+class Well(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, t, z, context=None):
+        inner = self.linear(z) if context is None else self.linear(z + context)
+        return inner.tanh().sum(-1) * (1 + t)
+
+
+@pytest.fixture
+def fields():
+    return [randomize(HelmholtzFlowField(3, 4)), Timed(), AutogradPotential(Well()), LinearField(torch.randn(3, 3))]
+
+
+@pytest.mark.parametrize("t", [0.7, torch.linspace(0, 1, 5)])
+def test_a_bank_of_ones_own_fields_mixes_them(fields, t):
+    bank, z, g = FlowBank(fields), torch.randn(5, 3), torch.randn(5, 4)
+    each = torch.stack([f(torch.as_tensor(t), z) for f in fields], 1)
+    mixture = bank.bind(g)
+    close(bank(t, z, g), (g[..., None] * each).sum(1))
+    expected = jacobian(lambda y: bank(t, y, g), z)
+    x = torch.randn(5, 3)
+    close(mixture.jacobian(t, z), expected)
+    close(mixture.jvp(t, z, x), (expected @ x[..., None]).squeeze(-1))
+    close(mixture.divergence(t, z), trace(expected))
+    close(mixture.log_det(t, z, 0.2), torch.linalg.slogdet(torch.eye(3) + 0.2 * expected).logabsdet)
+
+
+def test_each_field_is_reached_by_its_number(fields):
+    bank, z = FlowBank(fields), torch.randn(5, 3)
+    for k, field in enumerate(fields):
+        expected = field(torch.tensor(0.3), z)
+        close(bank(0.3, z, k), expected)
+        close(bank[k](0.3, z), expected)
+        close(bank(0.3, z, torch.eye(4)[k]), expected)
+
+
+def test_the_jet_has_a_field_axis_and_potentials_where_there_are_any(fields):
+    bank, z = FlowBank(fields), torch.randn(2, 5, 3)
+    jet = bank.jet(0.3, z)
+    assert jet.velocity.shape == (2, 5, 4, 3)
+    assert jet.potential.shape == (2, 5, 4)
+    assert (jet.gradient[..., [1, 3], :] == 0).all()
+    close(jet.gradient[..., 2, :], gradient(lambda y: bank.jet(0.3, y).potential[..., 2], z))
+    close(jet.laplacian[..., 1], bank[1].divergence(0.3, z))
+    close(jet.velocity.sum(-2), bank(0.3, z, torch.ones(4)))
+
+
+def test_a_context_reaches_every_field():
+    fields = [HelmholtzFlowField(3, 4, context_dim=3), Timed(), AutogradPotential(Well())]
+    bank, z, context = FlowBank(fields), torch.randn(5, 3), torch.randn(5, 3)
+    each = torch.stack([f(torch.tensor(0.3), z, context) for f in fields], 1)
+    close(bank(0.3, z, torch.ones(3), context), each.sum(1))
+    close(bank.jet(0.3, z, context).velocity, each)
+    close(bank[1].jacobian(0.3, z, context), bank[1].jacobian(0.3, z))
+
+
+def test_a_generator_of_fields_will_do():
+    bank = FlowBank(LinearField(torch.eye(2)) for _ in range(3))
+    assert (len(bank), bank.num_controls, bank.dim) == (3, 3, None)
+
+
+def test_the_parameters_of_ones_own_fields_train_through_a_rollout(fields):
+    bank = FlowBank(fields)
+    path = ODEStepper(bank, "rk4")(torch.randn(5, 3), torch.rand(5, 4), steps=2)
+    (path.z[-1].square().sum() + path.log_det.sum()).backward()
+    for name, parameter in bank.named_parameters():
+        if "context" not in name:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
+def test_a_rollout_of_wrapped_fields_is_that_of_the_stacked_ones(method):
+    stacked = randomize(FlowBank(1, 3, width=4, kind="potential"), 0.4)
+    own = PotentialFlowField(3, 4)
+    own.ridge.load_state_dict(stacked.stack.state_dict())
+    z, g = torch.randn(5, 3), torch.randn(4, 5, 1)
+    one, other = (ODEStepper(b, method, substeps=2)(z, g, steps=4) for b in (stacked, FlowBank([own])))
+    for name in ("t", "z", "log_det", "active", "time_derivative", "gradient_norm2", "initial_norm2", "kinetic"):
+        close(getattr(one, name), getattr(other, name))
+
+
+def test_an_empty_list_is_an_error():
+    with pytest.raises(ValueError, match="at least one field, got an empty list"):
+        FlowBank([])
+
+
+@pytest.mark.parametrize("option", [{"dim": 3}, {"width": 64}, {"kind": "potential"}, {"control": "double"}, {"context_dim": 2}])
+def test_a_list_with_another_argument_is_an_error(option):
+    with pytest.raises(ValueError, match="a list of fields brings its own sizes"):
+        FlowBank([LinearField(torch.eye(2))], **option)
+
+
+def test_an_integer_latent_vector_is_an_error(without_hook):
+    with pytest.raises(TypeError, match="FlowBank: expected a floating-point tensor z, got torch.int64"):
+        FlowBank([LinearField(torch.eye(2))])(0.0, torch.ones(5, 2, dtype=torch.long), 0)

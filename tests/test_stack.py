@@ -1,0 +1,161 @@
+import copy
+
+import pytest
+import torch
+from reference import close, randomize
+
+from torchflowfield.ridge import RidgeSnapshot
+from torchflowfield.stack import RidgeStack
+
+KINDS = ["potential", "rotational", "helmholtz"]
+
+
+def stack(fields=2, dim=3, width=4, **changes):
+    options = {
+        "kind": "helmholtz",
+        "activation": "logcosh",
+        "convex": False,
+        "frequencies": 2,
+        "period": 10.0,
+        "context_dim": 0,
+    }
+    return RidgeStack(fields, dim, width, **(options | changes))
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (2, 5)])
+@pytest.mark.parametrize("context_dim", [0, 2])
+@pytest.mark.parametrize("frequencies", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_grid_of_times_holds_the_fields_of_every_time(kind, frequencies, context_dim, batch):
+    fields = randomize(stack(kind=kind, frequencies=frequencies, context_dim=context_dim))
+    context = torch.randn(*batch, context_dim) if context_dim else None
+    times, z = torch.arange(6.0), torch.randn(*batch, 3)
+    grid = fields.on_grid(times, context, len(batch))
+    for n, t in enumerate(times):
+        for actual, expected in zip(grid.at(n).jet(z), fields.at(t, context).jet(z), strict=True):
+            close(actual, expected)
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("potential", 1), ("rotational", 1), ("helmholtz", 2)])
+def test_a_field_has_one_part_for_its_gradient_and_one_for_its_rotation(kind, parts):
+    fields = stack(kind=kind)
+    assert fields.parts == parts
+    assert fields.at(torch.tensor(0.0)).directions.shape == (2, parts, 4, 3)
+    assert fields.at(torch.tensor(0.0)).parts(torch.randn(5, 3)).shape == (5, 2, parts, 3)
+
+
+def test_rotations_are_sent_across_the_weights_and_gradients_along_them():
+    snapshot = randomize(stack()).at(torch.tensor(1.0))
+    along, across = snapshot.directions.unbind(1)
+    close(along, snapshot.weight)
+    close((across * snapshot.weight).sum(-1), torch.zeros(2, 4), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("activation", ["logcosh", "softplus"])
+def test_convex_amplitudes_are_positive_at_all_times(activation):
+    fields = randomize(stack(kind="potential", convex=True, activation=activation), scale=3.0)
+    assert (fields.at(torch.linspace(0, 20, 50)).scale > 0).all()
+
+
+@pytest.mark.parametrize("convex", [False, True])
+def test_a_new_field_moves_points_only_a_little(convex):
+    fields = stack(dim=16, width=128, kind="potential" if convex else "helmholtz", convex=convex)
+    velocity = fields.at(torch.tensor(1.0)).velocity(torch.randn(64, 16), None)
+    assert 0 < velocity.norm(dim=-1).mean() < 1
+
+
+def test_selecting_a_part_drops_the_others():
+    fields, z = randomize(stack()), torch.randn(5, 3)
+    snapshot = fields.at(torch.tensor(1.0))
+    parts = snapshot.parts(z)
+    close(snapshot.select(1, None).velocity(z, None), parts[:, 1].sum(1))
+    close(snapshot.select(1, 0).velocity(z, None), parts[:, 1, 0])
+    rotation = snapshot.select(1, 1)
+    close(rotation.velocity(z, None), parts[:, 1, 1])
+    assert not rotation.potential
+    assert (rotation.divergence(z, None) == 0).all()
+
+
+def test_evaluate_gives_what_the_separate_methods_give():
+    snapshot, z = randomize(stack()).at(torch.tensor(0.4)), torch.randn(5, 3)
+    controls = torch.randn(5, 2, 2)
+    for mixture in (None, controls):
+        evaluation, jet = snapshot.evaluate(z, mixture), snapshot.jet(z)
+        close(evaluation.velocity, snapshot.velocity(z, mixture))
+        close(evaluation.divergence, snapshot.divergence(z, mixture))
+        velocity, divergence = snapshot.velocity_and_divergence(z, mixture)
+        close(velocity, evaluation.velocity)
+        close(divergence, evaluation.divergence)
+        close(evaluation.time_derivative, jet.time_derivative)
+        close(evaluation.gradient_norm2, jet.gradient.square().sum(-1))
+    assert isinstance(snapshot, RidgeSnapshot)
+
+
+def test_a_lazy_stack_takes_its_size_from_materialize_and_keeps_it():
+    fields = stack(dim=None)
+    assert fields.dim is None
+    fields.materialize(5)
+    fields.materialize(7)
+    assert fields.dim == 5
+    assert fields.weight.shape == fields.cross.shape == (2, 4, 5)
+
+
+def test_a_lazy_stack_loads_the_size_of_a_state_dict():
+    source, target = stack(dim=5), stack(dim=None)
+    target.load_state_dict(source.state_dict())
+    assert target.dim == 5
+    z, t = torch.randn(4, 5), torch.tensor(2.0)
+    close(target.at(t).velocity(z, None), source.at(t).velocity(z, None), rtol=0, atol=0)
+
+
+def test_a_lazy_stack_has_a_state_dict_and_a_copy():
+    fields = stack(dim=None)
+    assert set(fields.state_dict()) == set(stack(dim=3).state_dict())
+    copied = copy.deepcopy(fields)
+    copied.materialize(4)
+    assert copied.dim == 4
+    assert fields.dim is None
+
+
+def test_a_lazy_stack_materializes_in_the_dtype_it_was_moved_to():
+    fields = stack(dim=None).to(torch.float32)
+    fields.materialize(3)
+    assert fields.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fields": 0}, "expected K to be at least 1, got 0"),
+        ({"dim": 0}, "expected dim to be at least 1, got 0"),
+        ({"width": 0}, "expected width to be at least 1, got 0"),
+        ({"kind": "curly"}, "expected kind to be one of 'potential', 'rotational', 'helmholtz', got 'curly'"),
+        ({"activation": "relu"}, "expected activation to be one of 'logcosh', 'cos', 'softplus', got 'relu'"),
+        ({"frequencies": -1}, "expected frequencies and context_dim ≥ 0, got -1, 0"),
+        ({"context_dim": -1}, "expected frequencies and context_dim ≥ 0, got 2, -1"),
+        ({"convex": True}, "convex=True needs kind='potential'.*got kind='helmholtz'"),
+        ({"convex": True, "kind": "potential", "activation": "cos"}, "a convex activation.*got.*activation='cos'"),
+        ({"dim": 1}, "a rotation needs at least two axes, got dim=1"),
+        ({"period": 0.0}, "positive period"),
+    ],
+)
+def test_bad_sizes_and_choices_are_errors(options, message, request):
+    if "curly" in message:
+        request.getfixturevalue("without_hook")
+    with pytest.raises(ValueError, match=message):
+        stack(**options)
+
+
+def test_a_lazy_rotation_refuses_a_line():
+    with pytest.raises(ValueError, match="a rotation needs at least two axes, got dim=1"):
+        stack(dim=None).materialize(1)
+
+
+def test_context_is_required_exactly_where_the_stack_was_built_for_one():
+    t = torch.tensor(0.0)
+    with pytest.raises(ValueError, match=r"expected a context of shape \(\*, 2\), got none. Pass context="):
+        stack(context_dim=2).at(t)
+    with pytest.raises(ValueError, match="got a context but was built without one. Build it with context_dim="):
+        stack().at(t, torch.randn(4, 2))
+    with pytest.raises(ValueError, match=r"expected a context of shape \(\*, 2\), got \(4, 3\)"):
+        stack(context_dim=2).at(t, torch.randn(4, 3))
