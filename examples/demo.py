@@ -1,14 +1,14 @@
 """The main job, start to end: train on real digits, print the errors, draw the flows.
 
-    python examples/demo.py
+python examples/demo.py
 """
 
 import time
 from pathlib import Path
 
+from flowvae.data.transforms import FACTORS
 from flowvae.model import FlowVAE
 from flowvae.pictures import draw_flows
-from flowvae.data.transforms import FACTORS
 from jsonargparse import auto_cli
 from train import main as train
 
@@ -33,7 +33,9 @@ def demo(output: Path = Path("runs/demo"), max_steps: int | None = None) -> None
     cli.trainer.save_checkpoint(checkpoint)
     cli.trainer.test(cli.model, cli.datamodule, verbose=False)
     model: FlowVAE = cli.model
-    files = draw_flows(model, cli.datamodule.split, output / "pictures", steps=cli.datamodule.steps, names=list(FACTORS))
+    files = draw_flows(
+        model, cli.datamodule.split, output / "pictures", steps=cli.datamodule.steps, names=list(FACTORS)
+    )
     print(f"\nTrained in {trained:.0f} s. The checkpoint: {checkpoint}")
     print(f"Pictures and GIFs in {output / 'pictures'}:")
     for file in files:

@@ -1,7 +1,7 @@
 """Train, validate and test a FlowVAE from a YAML file.
 
-    python examples/train.py fit --config examples/configs/digits/supervised.yaml
-    python examples/train.py test --config examples/configs/digits/supervised.yaml --ckpt_path last
+python examples/train.py fit --config examples/configs/digits/supervised.yaml
+python examples/train.py test --config examples/configs/digits/supervised.yaml --ckpt_path last
 """
 
 import warnings

@@ -1,6 +1,6 @@
 """Draw the flows of a checkpoint: each alone, switched, superposed and reversed, as PNG and GIF.
 
-    python examples/traverse.py runs/digits/supervised/last.ckpt --output pictures
+python examples/traverse.py runs/digits/supervised/last.ckpt --output pictures
 """
 
 from pathlib import Path

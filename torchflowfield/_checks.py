@@ -1,5 +1,7 @@
 """Checks of what a user passes in. They raise before any work is done, and are skipped while tracing."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -59,9 +61,9 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
         raise ValueError(f"{owner}: expected finite {name}, got NaN or infinity. Check what produced them.")
 
 
-def check_choice(owner: str, name: str, value: object, choices: object) -> None:
+def check_choice(owner: str, name: str, value: object, choices: Iterable[object]) -> None:
     """Raise unless `value` is one of `choices`."""
-    options = tuple(choices)  # type: ignore[call-overload]
+    options = tuple(choices)
     if value not in options:
         raise ValueError(f"{owner}: expected {name} to be one of {', '.join(map(repr, options))}, got {value!r}.")
 

@@ -102,9 +102,8 @@ class AutogradPotential(FlowField):
         """Potential, velocity, time derivative, Laplacian and gradient."""
         # Forward mode writes to its input, which may not share memory between samples.
         time = as_time(type(self).__name__, t, z).expand(z.shape[:-1]).contiguous()
-        potential, time_derivative = torch.func.jvp(
+        potential, time_derivative = torch.func.jvp(  # type: ignore[misc]
             lambda s: self._potential(s, z, context), (time,), (torch.ones_like(time),)
         )
         velocity = self._gradient(time, z, context)
         return Jet(potential, velocity, time_derivative, self.divergence(t, z, context), velocity)
-

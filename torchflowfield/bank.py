@@ -261,13 +261,11 @@ class BoundField(FlowField):
     def jet(self, t: Time, z: Tensor, context: Tensor | None = None) -> Jet:
         """Jet of the mixture: the potential is that of the mixed gradients."""
         snapshot, controls = self._at(t, z, context)
-        jet, gradients = snapshot.jet(z), 1.0
-        if controls is not None:
-            gradients = controls[..., 0]
+        jet, velocity = snapshot.jet(z), snapshot.velocity(z, controls)
+        gradients = torch.ones_like(jet.potential) if controls is None else controls[..., 0]
 
         def mix(x: Tensor) -> Tensor:
             return (gradients * x).sum(-1)
 
-        gradient = (jet.gradient if controls is None else controls[..., :1] * jet.gradient).sum(-2)
-        velocity = snapshot.velocity(z, controls)
+        gradient = (gradients[..., None] * jet.gradient).sum(-2)
         return Jet(mix(jet.potential), velocity, mix(jet.time_derivative), mix(jet.laplacian), gradient)

@@ -176,7 +176,7 @@ class _RidgeField(FlowField):
 
 
 class PotentialFlowField(_RidgeField):
-    r"""Gradient flow $v = \nabla_z u(t, z)$ of a learned ridge potential $u = \sum_j c_j(t)\, \phi(w_j \cdot z + b_j(t))$.
+    r"""Gradient flow $v = \nabla_z u(t, z)$ of a ridge potential $u = \sum_j c_j(t)\, \phi(w_j \cdot z + b_j(t))$.
 
     Time is in frames; the velocity is a displacement per frame. Its Jacobian is the Hessian of $u$, hence symmetric.
     With `convex=True` every $c_j \ge 0$ and $\phi$ is convex, so $z \mapsto z + h \nabla u$ is the gradient of a
@@ -210,8 +210,8 @@ class PotentialFlowField(_RidgeField):
 class RotationalFlowField(_RidgeField):
     r"""Divergence-free flow $r(t, z) = \sum_j \phi'(w_j \cdot z + b_j(t))\, \rho_j$ with every $\rho_j \perp w_j$.
 
-    Each unit moves points along its own wave fronts, so that $\nabla \cdot r = \sum_j \phi'' (w_j \cdot \rho_j) = 0$ for
-    every value of the parameters, and the flow preserves volume. $\rho_j$ is projected when it is used.
+    Each unit moves points along its own wave fronts, so that $\nabla \cdot r = \sum_j \phi'' (w_j \cdot \rho_j) = 0$
+    for every value of the parameters, and the flow preserves volume. $\rho_j$ is projected when it is used.
 
     Args:
         dim: Size of the latent vector, at least 2.

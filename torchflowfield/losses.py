@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torchflowfield._checks import check_choice
 from torchflowfield.stepper import FlowPath
 
+_NOT_RECORDED = "DynamicOTLoss: expected a recorded path. Call the stepper with record=True."
+
 
 class Forcing(nn.Module):
     r"""Learned forcing $f_k(t, z) = -\text{MLP}_k(t, z)^2 \le 0$ of the Hamilton–Jacobi equation, one output per field.
@@ -96,11 +98,12 @@ class DynamicOTLoss(nn.Module):
             ValueError: If the path was made with `record=False`, or has no steps.
         """
         residual = self.residual(path)
+        if path.active is None or path.initial_norm2 is None or path.kinetic is None:
+            raise ValueError(_NOT_RECORDED)
         active = torch.ones_like(path.active) if self.fields == "all" else path.active
-        started = active.any(0).expand_as(path.initial_norm2)
         terms = (
             _mean_where(residual.square(), active),
-            _mean_where(path.initial_norm2, started),
+            _mean_where(path.initial_norm2, active.any(0)),
             path.kinetic.mean(),
         )
         weights = (self.residual_weight, self.initial_weight, self.kinetic_weight)
@@ -110,7 +113,7 @@ class DynamicOTLoss(nn.Module):
     def residual(self, path: FlowPath) -> Float[Tensor, "steps *batch fields"]:
         r"""$\partial u / \partial t + \frac{1}{2}\|\nabla u\|^2 - f$ per step, sample and field."""
         if path.time_derivative is None or path.gradient_norm2 is None:
-            raise ValueError("DynamicOTLoss: expected a recorded path. Call the stepper with record=True.")
+            raise ValueError(_NOT_RECORDED)
         if len(path.z) < 2:
             raise ValueError("DynamicOTLoss: expected a path of at least one step, got none.")
         residual = path.time_derivative + 0.5 * path.gradient_norm2
@@ -122,7 +125,7 @@ class DynamicOTLoss(nn.Module):
 
 
 class PathKLTerms(NamedTuple):
-    """`per_frame [T+1, *]`: $\\log q_t(z_t) - \\log p_t(z_t)$ of every sample; `total`: the scalar to minimise."""
+    r"""`per_frame [T+1, *]`: $\log q_t(z_t) - \log p_t(z_t)$ of every sample; `total`: the scalar to minimise."""
 
     per_frame: Tensor
     total: Tensor

@@ -12,7 +12,10 @@ from torchflowfield.fields import Time
 
 
 def equivariance_error(
-    predicted: Float[Tensor, "frames batch *image"], true: Float[Tensor, "frames batch *image"], *, relative: bool = False
+    predicted: Float[Tensor, "frames batch *image"],
+    true: Float[Tensor, "frames batch *image"],
+    *,
+    relative: bool = False,
 ) -> Float[Tensor, " batch"]:
     r"""$\sum_{t=1}^T \|\hat x_t - x_t\|_1$ of every sample, frame 0 left out; in units of the data.
 
@@ -110,7 +113,8 @@ def transformation_recovery(
 
     if spikes.shape[:-1] != true_spikes.shape[:-1]:
         raise ValueError(
-            f"transformation_recovery: expected the same steps, got {tuple(spikes.shape)} and {tuple(true_spikes.shape)}."
+            f"transformation_recovery: expected the same steps, got {tuple(spikes.shape)} and "
+            f"{tuple(true_spikes.shape)}."
         )
     if spikes.shape[-1] < true_spikes.shape[-1]:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Which transformation is at work, how fast, and when: inferred from features of the frames."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -35,7 +35,7 @@ class Annealing:
             raise ValueError(f"Annealing: expected start ≥ end > 0 and steps ≥ 1, got {start}, {end}, {steps}.")
         self.start, self.end, self.rate = start, end, math.log(start / end) / steps
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         """The value at `step`."""
         return max(self.start * math.exp(-self.rate * step), self.end)
 
@@ -85,9 +85,7 @@ class FlowSelector(nn.Module):
             return FlowChoice(hard, logits)
         return FlowChoice(F.gumbel_softmax(logits, tau=temperature, hard=True), logits)
 
-    def kl(
-        self, choice: FlowChoice, prior: Float[Tensor, " fields"] | None = None
-    ) -> Float[Tensor, "*batch"]:
+    def kl(self, choice: FlowChoice, prior: Float[Tensor, " fields"] | None = None) -> Float[Tensor, "*batch"]:
         """Divergence from the probabilities `prior`, uniform if none.
 
         Raises:
@@ -96,7 +94,11 @@ class FlowSelector(nn.Module):
         log_q = F.log_softmax(choice.logits, -1)
         if prior is None:
             return (log_q.exp() * log_q).sum(-1) + math.log(self.K)
-        if prior.shape != (self.K,) or bool((prior <= 0).any()) or not math.isclose(prior.sum().item(), 1, rel_tol=1e-4):
+        if (
+            prior.shape != (self.K,)
+            or bool((prior <= 0).any())
+            or not math.isclose(prior.sum().item(), 1, rel_tol=1e-4)
+        ):
             raise ValueError(f"FlowSelector: expected {self.K} positive probabilities that sum to one, got {prior}.")
         return (log_q.exp() * (log_q - prior.log())).sum(-1)
 
@@ -150,11 +152,15 @@ class SpikeSlabPosterior(nn.Module):
         if slab is not None and not slab.has_rsample:
             raise TypeError(f"SpikeSlabPosterior: slabs need reparameterised samples, which {slab.__name__} lacks.")
         if slab is not None and not isinstance(slab.arg_constraints, dict):
-            raise TypeError(f"SpikeSlabPosterior: slabs need arguments free of each other, which {slab.__name__} lacks.")
+            raise TypeError(
+                f"SpikeSlabPosterior: slabs need arguments free of each other, which {slab.__name__} lacks."
+            )
         self.K, self.control, self.hard, self.slab_range = K, control, hard, slab_range
         self.slab_family = slab
         self.spike_head = nn.Linear(in_features, self.num_controls)
-        arguments = {} if slab is None else slab.arg_constraints
+        self.enabled: Tensor
+        self.register_buffer("enabled", torch.ones(self.num_controls, dtype=torch.bool))
+        arguments: dict[str, Any] = {} if slab is None else dict(slab.arg_constraints)
         self.slab_constraints = {n: c for n, c in arguments.items() if c is not constraints.dependent}
         self.slab_head = nn.Linear(in_features, K * len(self.slab_constraints)) if slab is not None else None
         if self.slab_head is not None:
@@ -173,7 +179,7 @@ class SpikeSlabPosterior(nn.Module):
     def forward(
         self, features: Float[Tensor, "*steps features"], temperature: float = 1.0, *, use_slab: bool = True
     ) -> SpikeSlab:
-        """Infer the coefficients of every step.
+        r"""Infer the coefficients of every step.
 
         Args:
             features: Features of each pair of frames, `[T, *, features]`.
@@ -183,7 +189,7 @@ class SpikeSlabPosterior(nn.Module):
         _check_features("SpikeSlabPosterior", features, self.spike_head.in_features)
         if not temperature > 0:
             raise ValueError(f"SpikeSlabPosterior: expected a positive temperature, got {temperature}.")
-        logits = self.spike_head(features).clamp(-80, 80)
+        logits = self.spike_head(features).clamp(-80, 80).masked_fill(~self.enabled, -80.0)
         spikes = self._sample_spikes(logits, temperature) if self.training else _most_probable(logits)
         if self.slab_head is None or not use_slab:
             return SpikeSlab(spikes, spikes, None, logits)
@@ -191,6 +197,20 @@ class SpikeSlabPosterior(nn.Module):
         slabs = slab.rsample() if self.training else slab.mean
         weights = spikes * (torch.cat((slabs, slabs), -1) if self.control == "double" else slabs)
         return SpikeSlab(weights, spikes, slabs, logits, slab)
+
+    @torch.no_grad()
+    def disable(self, control: int) -> None:
+        """Keep a spike off for good, for a flow that the data can do without.
+
+        Raises:
+            ValueError: For an unknown control, or the last one that is left.
+        """
+        if not 0 <= control < self.num_controls or int(self.enabled.sum()) - int(self.enabled[control]) < 1:
+            raise ValueError(
+                f"SpikeSlabPosterior: expected one of several enabled controls below {self.num_controls}, "
+                f"got {control}."
+            )
+        self.enabled[control] = False
 
     def _slab(self, raw: Tensor) -> Distribution:
         low, high = self.slab_range

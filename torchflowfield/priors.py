@@ -10,7 +10,6 @@ from torch.distributions import Distribution, Laplace, kl_divergence
 from torch.nn import functional as F
 
 from torchflowfield._checks import check_probability
-
 from torchflowfield.stepper import FlowPath
 
 
@@ -140,10 +139,13 @@ class SpikeSlabPrior(nn.Module):
             "switch_off": 1 - keep if switch_off is None else switch_off,
         }
         self.K = K
-        for name, rate in rates.items():
-            check_probability("SpikeSlabPrior", name, rate)
-            logit = torch.full((K,), math.log(rate) - math.log1p(-rate))
-            self.register_parameter(f"{name}_logit", nn.Parameter(logit, requires_grad=learnable))
+
+        def logit(name: str) -> nn.Parameter:
+            check_probability("SpikeSlabPrior", name, rates[name])
+            value = math.log(rates[name]) - math.log1p(-rates[name])
+            return nn.Parameter(torch.full((K,), value), requires_grad=learnable)
+
+        self.on_logit, self.switch_on_logit, self.switch_off_logit = map(logit, rates)
         self._slab_type = None if slab is None else type(slab)
         # Some families keep an argument as a property; those derived from others (logits of probs) are lazy ones.
         self._slab_arguments = [
@@ -163,7 +165,20 @@ class SpikeSlabPrior(nn.Module):
 
     def rates(self) -> dict[str, Float[Tensor, " fields"]]:
         """The probabilities `on`, `switch_on` and `switch_off` of every field."""
-        return {name: getattr(self, f"{name}_logit").sigmoid() for name in ("on", "switch_on", "switch_off")}
+        logits = {"on": self.on_logit, "switch_on": self.switch_on_logit, "switch_off": self.switch_off_logit}
+        return {name: logit.sigmoid() for name, logit in logits.items()}
+
+    @torch.no_grad()
+    def disable(self, control: int) -> None:
+        """Make a spike all but impossible: the counterpart of `SpikeSlabPosterior.disable`.
+
+        Raises:
+            ValueError: For an unknown control.
+        """
+        if not 0 <= control < self.K:
+            raise ValueError(f"SpikeSlabPrior: expected a control from 0 to {self.K - 1}, got {control}.")
+        for logit in (self.on_logit, self.switch_on_logit):
+            logit[control] = -12.0
 
     def sample(self, shape: tuple[int, ...], steps: int) -> SpikeSlab:
         """Draw one chain per element of `shape`.
@@ -197,7 +212,7 @@ class SpikeSlabPrior(nn.Module):
             raise ValueError("SpikeSlabPrior: expected spikes of 0 and 1. Round relaxed ones first.")
         if bool((spikes == 0).all(-1).any()):
             raise ValueError("SpikeSlabPrior: got a step with no spike on, which has probability zero.")
-        p, log_p, log_not_p = self._conditional(spikes)
+        log_p, log_not_p = self._conditional(spikes)
         total = (torch.where(spikes == 1, log_p, log_not_p).sum(-1) - _log1mexp(log_not_p.sum(-1))).sum(0)
         if slabs is not None:
             if self.slab is None:
@@ -236,10 +251,12 @@ class SpikeSlabPrior(nn.Module):
             TypeError: For a slab family whose divergence from the prior's is not registered with torch.
         """
         if posterior.logits is None:
-            raise ValueError("SpikeSlabPrior: expected the sample of a posterior, which has logits; got one of a prior.")
+            raise ValueError(
+                "SpikeSlabPrior: expected the sample of a posterior, which has logits; got one of a prior."
+            )
         self._check_spikes(posterior.spikes)
         logits = posterior.logits.clamp(-80, 80)
-        _, log_p, log_not_p = self._conditional(posterior.spikes)
+        log_p, log_not_p = self._conditional(posterior.spikes)
         log_pi, log_not_pi = F.logsigmoid(logits), F.logsigmoid(-logits)
         log_not_empty = _log1mexp(log_not_pi.sum(-1))
         m = (log_pi - log_not_empty[..., None]).exp()
@@ -272,11 +289,11 @@ class SpikeSlabPrior(nn.Module):
         p = on + (1 - off - on) * previous
         return p, (1 - on) * (1 - previous) + off * previous
 
-    def _conditional(self, spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _conditional(self, spikes: Tensor) -> tuple[Tensor, Tensor]:
         p, q = self._next(spikes[:-1])
         first = self.on_logit.expand_as(spikes[:1])
         log_p = torch.cat((F.logsigmoid(first), p.log()))
-        return p, log_p, torch.cat((F.logsigmoid(-first), q.log()))
+        return log_p, torch.cat((F.logsigmoid(-first), q.log()))
 
 
 def sample_not_all_zero(logits: Float[Tensor, "*batch fields"]) -> Float[Tensor, "*batch fields"]:
@@ -293,5 +310,5 @@ def sample_not_all_zero(logits: Float[Tensor, "*batch fields"]) -> Float[Tensor,
 
 
 def _log1mexp(x: Tensor) -> Tensor:
-    """Stable $\\log(1 - e^x)$ for negative x."""
+    r"""Stable $\log(1 - e^x)$ for negative x."""
     return torch.log(-torch.expm1(x))

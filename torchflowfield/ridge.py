@@ -186,7 +186,7 @@ class RidgeSnapshot(NamedTuple):
         return outputs.flatten(-2) @ self.weight.flatten(0, 1)
 
     def log_det(self, z: Tensor, controls: Tensor | None, step: float) -> Tensor:
-        r"""$\log |\det(I + \text{step} \, J)|$, by the matrix determinant lemma where there are fewer units than axes."""
+        r"""$\log |\det(I + \text{step} \, J)|$, by the determinant lemma where units are fewer than axes."""
         units, dim = self.weight.shape[0] * self.weight.shape[1], self.weight.shape[2]
         if units >= dim:
             matrix = self.jacobian(z, controls)

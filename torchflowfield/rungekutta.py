@@ -35,7 +35,7 @@ class GridStep(NamedTuple):
     Attributes:
         tableau: The method.
         grid: The fields at all points of the grid.
-        index: Grid point where the step starts.
+        point: Grid point where the step starts.
         size: Step in frames, negative backwards in time.
         controls: The mixture, None for one field alone.
         density: `"trace"`, `"exact"` or None.
@@ -43,7 +43,7 @@ class GridStep(NamedTuple):
 
     tableau: Tableau
     grid: Snapshot
-    index: int
+    point: int
     size: float
     controls: Tensor | None
     density: str | None
@@ -54,9 +54,10 @@ class GridStep(NamedTuple):
         change: Tensor | float = 0.0
         divergence: Tensor | float = 0.0
         slope: Tensor | float = 0.0
+        trace: Tensor | float = 0.0
         for node, weight in stages:
             offset = round(self.tableau.resolution * node)
-            fields = self.grid.at(self.index + (offset if self.size > 0 else -offset))
+            fields = self.grid.at(self.point + (offset if self.size > 0 else -offset))
             y = z + self.size * node * slope if node else z
             if first is not None and not node:
                 slope, trace = first.velocity, first.divergence
@@ -68,7 +69,7 @@ class GridStep(NamedTuple):
             divergence = divergence + weight * trace if weight else divergence
         moved = z + self.size * change
         if self.density == "exact":
-            return moved, self.grid.at(self.index).log_det(z, self.controls, self.size)
+            return moved, self.grid.at(self.point).log_det(z, self.controls, self.size)
         return moved, self.size * divergence
 
     def invert(self, z: Tensor, guess: Tensor, iterations: int) -> tuple[Tensor, Tensor | float]:

@@ -63,8 +63,8 @@ class RidgeStack(nn.Module):
         def parameter(*shape: int, std: float, mean: float = 0.0) -> nn.Parameter:
             return nn.Parameter(torch.randn(shape) * std + mean)
 
-        self.weight: nn.Parameter = UninitializedParameter()
-        self.cross: nn.Parameter | None = UninitializedParameter() if kind != "potential" else None
+        self.weight: Tensor = UninitializedParameter()
+        self.cross: Tensor | None = UninitializedParameter() if kind != "potential" else None
         self.bias = parameter(fields, width, std=0.5)
         self.bias_time = parameter(fields, width, features, std=0.1) if features else None
         self.context_weight = parameter(fields, width, context_dim, std=context_dim**-0.5) if context_dim else None
@@ -127,11 +127,12 @@ class RidgeStack(nn.Module):
                 amplitude_rate = torch.einsum("...f,khf->...kh", rates, self.amplitude_time)
         if context is not None:
             shift = shift + torch.einsum("...c,khc->...kh", context, self.context_weight)
-        if self.convex:
+        if self.convex and amplitude is not None:
             amplitude_rate = torch.sigmoid(amplitude) * amplitude_rate
             amplitude = F.softplus(amplitude)
         norm2 = self.weight.square().sum(-1)
-        directions, scale = [], []
+        directions: list[Tensor] = []
+        scale: list[Tensor] = []
         if amplitude is not None:
             directions.append(self.weight)
             scale.append(amplitude)

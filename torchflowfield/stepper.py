@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchflowfield._checks import check_choice
 from torchflowfield.adaptive import ADAPTIVE_METHODS, integrate
 from torchflowfield.bank import BoundField, FlowBank, Selection, Weights
+from torchflowfield.ridge import Evaluation
 from torchflowfield.rungekutta import TABLEAUS, GridStep
 
 
@@ -51,7 +52,9 @@ class FlowPath(NamedTuple):
             ValueError: If the path carries no density.
         """
         if self.log_det is None:
-            raise ValueError("FlowPath: this path carries no density. Make it by ODEStepper(density='trace' or 'exact').")
+            raise ValueError(
+                "FlowPath: this path carries no density. Make it by ODEStepper(density='trace' or 'exact')."
+            )
         return log_prob0 - self.log_det
 
 
@@ -59,7 +62,7 @@ class ODEStepper(nn.Module):
     r"""Moves latent vectors along a bank, one frame after another.
 
     `euler`, `midpoint` and `rk4` are loops of this package: all T steps are one graph under `compile=True`. The other
-    methods go to torchdiffeq, with the log-density in the state. The papers' map $z + v(z)$ is `euler` with one substep.
+    methods go to torchdiffeq, with the log-density in the state. The papers' map is `euler`.
 
     Args:
         bank: The fields. It becomes a submodule; register it elsewhere too if you like, parameters count once.
@@ -109,7 +112,9 @@ class ODEStepper(nn.Module):
                 f"ODEStepper: expected substeps ≥ 1 and inverse_iterations ≥ 0, got {substeps}, {inverse_iterations}."
             )
         if density == "exact" and method != "euler":
-            raise ValueError(f"ODEStepper: density='exact' is that of the Euler map; use density='trace' with {method!r}.")
+            raise ValueError(
+                f"ODEStepper: density='exact' is that of the Euler map; use density='trace' with {method!r}."
+            )
         if method in ADAPTIVE_METHODS and (compile or substeps > 1):
             raise ValueError(f"ODEStepper: compile and substeps are for {', '.join(TABLEAUS)}, got method={method!r}.")
         self.bank, self.method, self.substeps, self.density = bank, method, substeps, density
@@ -198,12 +203,14 @@ class ODEStepper(nn.Module):
             grid, origin = grid.select(*selection), origin.select(*selection)
 
         log_det = z.new_zeros(z.shape[:-1])
-        frames, log_dets, records = [z], [log_det], []
+        frames, log_dets = [z], [log_det]
+        records: list[Evaluation] = []
         for n in reversed(range(steps)) if reverse else range(steps):
             mixture = controls[n] if selection is None else None
             index, sign = (points * (n + 1), -1) if reverse else (points * n, 1)
             first = grid.at(index).evaluate(z, mixture) if record else None
-            records.append(first)
+            if first is not None:
+                records.append(first)
             if adaptive:
                 z, change = self._integrate(z, times[index], times[index + sign], selection or weights[n], context)
                 log_det = log_det + change
@@ -212,7 +219,7 @@ class ODEStepper(nn.Module):
                 step = GridStep(tableau, grid, here, sign * size, mixture, self.density)
                 if reverse and self.inverse_iterations:
                     guess, _ = step._replace(density=None)(z, first if s == 0 else None)
-                    forward = step._replace(index=here - tableau.resolution, size=size)
+                    forward = step._replace(point=here - tableau.resolution, size=size)
                     z, change = forward.invert(z, guess, self.inverse_iterations)
                     change = -change
                 else:

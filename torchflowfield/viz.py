@@ -49,7 +49,7 @@ def traversal_grid(
     grid = cells.transpose(1, 2, 0, 3, 4).reshape(rows * height, columns * width, 3)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        iio.imwrite(path, grid)
+        iio.imwrite(Path(path), grid)
     return grid
 
 
@@ -79,7 +79,7 @@ def save_gif(
     if bounce:
         strips = np.concatenate((strips, strips[-2:0:-1]))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    iio.imwrite(path, strips, duration=1000 / fps, loop=0)
+    iio.imwrite(Path(path), strips, duration=1000 / fps, loop=0)
 
 
 def phase_portrait(
@@ -162,7 +162,7 @@ def usage_heatmap(
     ax = figure.subplots()
     mesh = ax.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
     figure.colorbar(mesh, ax=ax, label=label)
-    ax.set_xticks(range(values.shape[1]), factors if factors is not None else range(values.shape[1]))
+    ax.set_xticks(range(values.shape[1]), factors if factors is not None else map(str, range(values.shape[1])))
     ax.set_yticks(range(values.shape[0]), [f"flow {k}" for k in range(values.shape[0])])
     for (row, column), value in np.ndenumerate(values):
         ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.55 else "white")

@@ -129,7 +129,9 @@ class Evaluation:
             )
         console.print(table)
         if "selector" in results:
-            console.print(f"The selector names the transformation of {results['selector']['accuracy']:.2%} of sequences.")
+            console.print(
+                f"The selector names the transformation of {results['selector']['accuracy']:.2%} of sequences."
+            )
         if "recovery" in results:
             r = results["recovery"]
             table = Table(title="Recovered transformations", title_justify="left")

@@ -7,7 +7,6 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
-from torch.nn import functional as F
 
 from torchflowfield import (
     Annealing,
@@ -19,18 +18,20 @@ from torchflowfield import (
     Forcing,
     ODEStepper,
     PathKL,
+    SpikeSlab,
     SpikeSlabPosterior,
     SpikeSlabPrior,
 )
 
 from .data.sequences import Batch
 from .networks import (
-    SequenceNetwork,
     bernoulli_log_prob,
     make_decoder,
     make_encoder,
     make_pair_network,
+    make_sequence_network,
     pair_features,
+    shuffle_views,
 )
 
 
@@ -112,10 +113,14 @@ class FlowVAE(LightningModule):
             raise ValueError("FlowVAE: a supervised model reads the transformation from the batch; got none.")
         weights = batch["weights"].transpose(0, 1)
         if weights.shape[-1] != self.flows.num_controls:
-            raise ValueError(f"FlowVAE: the data have {weights.shape[-1]} factors, the bank {self.flows.num_controls} controls.")
+            raise ValueError(
+                f"FlowVAE: the data have {weights.shape[-1]} factors, the bank {self.flows.num_controls} controls."
+            )
         return weights, frames.new_zeros(())
 
-    def roll(self, z0: Tensor, weights: Tensor | int, steps: int, *, reverse: bool = False, record: bool = False) -> FlowPath:
+    def roll(
+        self, z0: Tensor, weights: Tensor | int, steps: int, *, reverse: bool = False, record: bool = False
+    ) -> FlowPath:
         """Move codes along the flows. Frame t is reached by the field at time t, so the clock starts at 1."""
         return self.stepper(z0, weights, steps, reverse=reverse, start=1.0, record=record)
 
@@ -209,37 +214,43 @@ class FlowVAE(LightningModule):
 class WeakFlowVAE(FlowVAE):
     r"""Weakly supervised: one unknown transformation per sequence, chosen by looking at it (FFRL).
 
+    Left alone, the selector soon settles on dividing sequences by their content, with every flow doing one thing here
+    and another there. Two things prevent it, both in training only: it sees sequences turned, mirrored and with their
+    colours permuted, and its divergence from the uniform prior weighs more at first.
+
     Args:
+        steps: Frames after the first.
         features: Size of the features that the selector reads.
         temperature: Temperature of the Gumbel-softmax at the start and at the end.
         anneal: Share of the training in which the temperature falls.
+        choice_weight: First weight of the choice's divergence; it falls to 1 in the first three tenths of the training.
         **shared: Arguments of `FlowVAE`.
     """
 
     def __init__(
         self,
-        features: int = 128,
+        steps: int = 5,
+        features: int = 64,
         temperature: tuple[float, float] = (1.0, 0.3),
         anneal: float = 0.5,
+        choice_weight: float = 30.0,
         **shared,
     ) -> None:
         super().__init__(**shared)
         self.save_hyperparameters()
-        self.sequence_network = SequenceNetwork(features)
+        self.sequence_network = make_sequence_network(steps + 1, features)
         self.selector = FlowSelector(features, self.flows.num_controls)
 
     def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
         """The chosen flow, constant over the sequence."""
-        with self._precision(frames):
-            features = self.sequence_network(frames).float()
-        choice = self.selector(features, temperature=self._temperature())
-        weights = choice.weights.expand(len(frames) - 1, -1, -1)
-        return weights, self.selector.kl(choice).mean()
-
-    def _temperature(self) -> float:
-        start, end = self.hparams.temperature
         progress = training_progress(self)
-        return Annealing(start, end, steps=1000)(round(1000 * progress / self.hparams.anneal))
+        seen = shuffle_views(frames) if self.training else frames
+        with self._precision(frames):
+            features = self.sequence_network(3 * seen.transpose(0, 1).flatten(1, 2)).float()
+        choice = self.selector(features, anneal(*self.hparams.temperature, progress / self.hparams.anneal))
+        weights = choice.weights.expand(len(frames) - 1, -1, -1)
+        weight = 1 + (self.hparams.choice_weight - 1) * max(0.0, 1 - progress / 0.3)
+        return weights, weight * self.selector.kl(choice).mean()
 
 
 class UnsupervisedFlowVAE(FlowVAE):
@@ -251,11 +262,11 @@ class UnsupervisedFlowVAE(FlowVAE):
         slab_from: Share of the training after which the slabs join the spikes.
         on: Prior probability of a first spike.
         keep: Prior probability that a spike keeps its value.
-        learn_rates: Learn one pair of switching rates per control, so that surplus flows die out.
+        learn_rates: Learn the prior's rates of every control, so that surplus flows die out.
         temperature: Temperature of the relaxation at the start and at the end.
         anneal: Share of the training in which the temperature falls.
-        kl_warmup: Share of the training in which the weight of the spikes' divergence rises to one.
-        prior_lr: Learning rate of the rates, as a multiple of `lr`.
+        spike_warmup: Share of the training in which the weight of the spikes' divergence rises from 0 to 1.
+        rates_lr: Learning rate of the prior's rates.
         **shared: Arguments of `FlowVAE`.
     """
 
@@ -269,15 +280,16 @@ class UnsupervisedFlowVAE(FlowVAE):
         learn_rates: bool = False,
         temperature: tuple[float, float] = (1.0, 0.3),
         anneal: float = 0.8,
-        kl_warmup: float = 0.4,
-        prior_lr: float = 5.0,
+        spike_warmup: float = 0.4,
+        rates_lr: float = 1e-2,
         **shared,
     ) -> None:
         super().__init__(**shared)
         self.save_hyperparameters()
-        family = Laplace if slab else None
-        self.pair_network = make_pair_network(features)
-        self.posterior = SpikeSlabPosterior(features, self.flows.K, control=self.flows.control, slab=family)
+        self.pair_network = make_pair_network(features, width=16)
+        self.posterior = SpikeSlabPosterior(
+            features, self.flows.K, control=self.flows.control, slab=Laplace if slab else None
+        )
         self.prior = SpikeSlabPrior(
             self.flows.num_controls, on, keep, slab=Laplace(1.0, 0.1) if slab else None, learnable=learn_rates
         )
@@ -287,33 +299,39 @@ class UnsupervisedFlowVAE(FlowVAE):
     def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
         """Spikes and slabs of every step."""
         draw = self.infer(frames)
-        weight = min(1.0, training_progress(self) / self.hparams.kl_warmup) if self.training else 1.0
         kl = self.prior.kl(draw)
+        weight = min(1.0, training_progress(self) / self.hparams.spike_warmup)
         return draw.weights, (weight * kl.spike + kl.slab).sum(0).mean()
 
-    def infer(self, frames: Tensor):
+    def infer(self, frames: Tensor) -> SpikeSlab:
         """The posterior's draw for frames `[T+1, B, C, H, W]`, deterministic in `eval` mode."""
         with self._precision(frames):
             features = pair_features(self.pair_network, frames).float()
-        start, end = self.hparams.temperature
         progress = training_progress(self)
-        temperature = Annealing(start, end, steps=1000)(round(1000 * progress / self.hparams.anneal))
-        use_slab = not self.training or progress >= self.hparams.slab_from
-        return self.posterior(features, temperature=temperature, use_slab=use_slab)
+        temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
+        return self.posterior(features, temperature, use_slab=self.slabs_joined(progress))
+
+    def slabs_joined(self, progress: float) -> bool:
+        """Whether the second stage of training has begun."""
+        return self.hparams.slab and progress >= self.hparams.slab_from
 
     def _parameter_groups(self) -> list[dict]:
         rates = list(self.prior.parameters())
-        ids = {id(rate) for rate in rates}
-        others = [p for p in self.parameters() if id(p) not in ids]
-        return [{"params": others}, {"params": rates, "lr": self.hparams.lr * self.hparams.prior_lr}]
+        others = [p for p in self.parameters() if all(p is not rate for rate in rates)]
+        return [{"params": others}, {"params": rates, "lr": self.hparams.rates_lr}]
 
 
 def training_progress(model: LightningModule) -> float:
-    """How much of the training is done, from 0 to 1; 1 for a model without a trainer."""
-    trainer = getattr(model, "_trainer", None)
-    if trainer is None or not model.training:
+    """How much of the training is done, from 0 to 1; 1 for a model that is not being trained."""
+    trainer = model._trainer
+    if trainer is None or trainer.state.fn != "fit":
         return 1.0
-    return min(1.0, model.global_step / max(1, int(trainer.estimated_stepping_batches)))
+    return min(1.0, model.global_step / int(trainer.estimated_stepping_batches))
+
+
+def anneal(start: float, end: float, progress: float) -> float:
+    """Temperature that falls exponentially from `start` to `end` while `progress` goes from 0 to 1."""
+    return Annealing(start, end, steps=1)(progress)
 
 
 def load_model(checkpoint: Path) -> FlowVAE:
@@ -328,5 +346,7 @@ def load_model(checkpoint: Path) -> FlowVAE:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     classes = {cls.__name__: cls for cls in (FlowVAE, WeakFlowVAE, UnsupervisedFlowVAE)}
     if content.get("model_class") not in classes:
-        raise ValueError(f"{checkpoint}: expected a checkpoint of {', '.join(classes)}, got {content.get('model_class')}.")
+        raise ValueError(
+            f"{checkpoint}: expected a checkpoint of {', '.join(classes)}, got {content.get('model_class')}."
+        )
     return classes[content["model_class"]].load_from_checkpoint(checkpoint, map_location="cpu").eval()

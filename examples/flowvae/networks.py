@@ -93,16 +93,32 @@ def make_pair_network(features: int, *, width: int = 24, channels: int = 3) -> n
     return network
 
 
-class SequenceNetwork(nn.Module):
-    """All frames of a sequence `[T+1, B, C, 28, 28]` to features of its transformation: pairs, averaged over time."""
+def make_sequence_network(frames: int, features: int, *, width: int = 32, channels: int = 3) -> nn.Module:
+    """All frames of a sequence side by side `[N, frames · C, 28, 28]` to features of its transformation."""
+    network = nn.Sequential(
+        nn.Conv2d(frames * channels, width, 4, 4),
+        nn.SiLU(),
+        nn.Conv2d(width, width, 3, 1, 1),
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(49 * width, features),
+        nn.SiLU(),
+    )
+    scale_weights(network)
+    return network
 
-    def __init__(self, features: int, *, width: int = 24) -> None:
-        super().__init__()
-        self.pairs = make_pair_network(features, width=width)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Features `[B, features]`."""
-        return pair_features(self.pairs, frames).mean(0)
+def shuffle_views(frames: Tensor) -> Tensor:
+    """Turn, mirror and recolour sequences `[T+1, B, 3, H, W]`, all frames of one alike, each group of them differently.
+
+    What kind of motion a sequence shows does not change under these, whatever the content.
+    """
+    groups = []
+    for group in frames.chunk(8, dim=1):
+        group = group[:, :, torch.randperm(3, device=frames.device)]
+        group = torch.rot90(group, int(torch.randint(4, ())), (-2, -1))
+        groups.append(group.flip(-1) if torch.rand(()) < 0.5 else group)
+    return torch.cat(groups, 1)
 
 
 def pair_features(network: nn.Module, frames: Tensor) -> Tensor:

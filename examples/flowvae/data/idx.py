@@ -37,8 +37,8 @@ def read_idx(path: Path) -> Tensor:
     start = 4 + 4 * axes
     if len(content) - start != math.prod(shape):
         raise DataError(
-            f"{path}: its header promises {math.prod(shape)} bytes for shape {tuple(shape)}, got {len(content) - start}. "
-            f"The file is truncated or damaged; download it again."
+            f"{path}: its header promises {math.prod(shape)} bytes for shape {tuple(shape)}, got "
+            f"{len(content) - start}. The file is truncated or damaged; download it again."
         )
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
 

@@ -122,7 +122,9 @@ class DigitsData(LightningDataModule):
         """New sequences every epoch (with `reload_dataloaders_every_n_epochs=1`)."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         seed = 1 + self.seed * 1000 + epoch
-        return self._loader(DigitSequences(self.split.train, self.motion, steps=self.steps, length=self.epoch, seed=seed))
+        return self._loader(
+            DigitSequences(self.split.train, self.motion, steps=self.steps, length=self.epoch, seed=seed)
+        )
 
     def val_dataloader(self) -> DataLoader:
         """One sequence per validation digit."""
@@ -134,7 +136,8 @@ class DigitsData(LightningDataModule):
         images = self.split.test
         shared = {"steps": self.steps, "length": len(images)}
         loaders = [
-            self._loader(DigitSequences(images, self.motion, seed=-2 - k, factor=k, **shared)) for k in range(len(FACTORS))
+            self._loader(DigitSequences(images, self.motion, seed=-2 - k, factor=k, **shared))
+            for k in range(len(FACTORS))
         ]
         return [*loaders, self._loader(DigitSequences(images, self.motion, seed=-9, **shared))]
 
