@@ -45,8 +45,8 @@ class FlowField(nn.Module):
     ) -> Float[Tensor, "*batch dim dim"]:
         r"""Jacobian $J_{de} = \partial v_d / \partial z_e$."""
         basis = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-        columns = torch.func.vmap(lambda e: self.jvp(t, z, e.expand_as(z), context), out_dims=-1)
-        return columns(basis)
+        columns = torch.func.vmap(lambda e: self.jvp(t, z, e.expand_as(z), context))
+        return columns(basis).movedim(0, -1)
 
     def divergence(
         self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None

@@ -70,8 +70,9 @@ def draw_flows(
 
 def _true_frames(split: Split, factor: int, steps: int, samples: int) -> Tensor:
     """True sequences `[T+1, B, C, H, W]` of one factor, from test digits."""
-    data = DigitSequences(split.test, "single", steps=steps, length=samples, seed=-20 - factor, factor=factor)
-    return data.__getitems__(list(range(samples)))["frames"].transpose(0, 1)
+    data = DigitSequences(split.test, "single", steps=steps, length=len(split.test), seed=-20 - factor, factor=factor)
+    spread = list(range(0, len(split.test), max(1, len(split.test) // samples)))[:samples]
+    return data.__getitems__(spread)["frames"].transpose(0, 1)
 
 
 def _decode(model: FlowVAE, path: FlowPath) -> Tensor:
