@@ -7,6 +7,7 @@ What is done is skipped and what was interrupted goes on from its last checkpoin
 configuration and the seed.
 """
 
+import argparse
 import csv
 import hashlib
 import json
@@ -22,7 +23,6 @@ from typing import Any, NamedTuple
 
 import torch
 from flowvae.data.transforms import FACTORS
-from jsonargparse import auto_cli
 from rich.console import Console
 from rich.table import Table
 
@@ -136,39 +136,42 @@ class Run(NamedTuple):
         (folder / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def reproduce(
-    experiment: str | None = None,
-    root: Path | None = None,
-    seeds: list[int] | None = None,
-    jobs: int = 1,
-    threads: int = 1,
-    output: Path = Path("docs/results"),
-    runs: Path = Path("runs/reproduce"),
-    extra: list[str] | None = None,
-    list: bool = False,
-) -> None:
-    """Run what is missing of an experiment and write its table.
+def main() -> None:
+    """Run what is missing of an experiment and write its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("experiment", nargs="?", choices=EXPERIMENTS, help="name of the experiment")
+    add("--list", action="store_true", help="show the experiments and their state, and run nothing")
+    add("--root", type=Path, help="folder with MNIST's IDX files; scikit-learn's digits without one")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of every row")
+    add("--jobs", type=int, default=1, help="runs at the same time, each in a process of its own")
+    add("--threads", type=int, default=1, help="threads of one run")
+    add("--output", type=Path, default=Path("docs/results"), help="folder for the table")
+    add("--runs", type=Path, default=Path("runs/reproduce"), help="folder for checkpoints, logs and figures")
+    add("--extra", nargs="*", default=[], metavar="ARGUMENT", help="more arguments of train.py, as --name=value")
+    options, rest = parser.parse_known_args()
+    options.extra += rest
+    reproduce(**vars(options))
 
-    Args:
-        experiment: Name of the experiment; `--list` shows all.
-        root: Folder with MNIST's IDX files; scikit-learn's digits without one.
-        seeds: Seeds of every row, 0, 1 and 2 by default.
-        jobs: Runs at the same time, each in a process of its own.
-        threads: Threads of one run.
-        output: Folder for the table.
-        runs: Folder for checkpoints, logs and figures.
-        extra: More arguments of `train.py` for every run, such as `--trainer.max_steps=100`.
-        list: Show the experiments and their state, and run nothing.
-    """
+
+def reproduce(
+    experiment: str | None,
+    list: bool,
+    root: Path | None,
+    seeds: list[int],
+    jobs: int,
+    threads: int,
+    output: Path,
+    runs: Path,
+    extra: list[str],
+) -> None:
+    """Run what is missing of an experiment and write its table."""
     console = Console()
-    seeds = seeds or [0, 1, 2]
     if list or experiment is None:
-        _show(console, seeds, root, runs, tuple(extra or ()))
+        _show(console, seeds, root, runs, tuple(extra))
         return
-    if experiment not in EXPERIMENTS:
-        raise SystemExit(f"reproduce: expected one of {', '.join(EXPERIMENTS)}, got {experiment!r}.")
     title, rows = EXPERIMENTS[experiment]
-    planned = [Run(row, seed, root, runs, tuple(extra or ())) for row in rows for seed in seeds]
+    planned = [Run(row, seed, root, runs, tuple(extra)) for row in rows for seed in seeds]
     missing = [run for run in planned if run.results() is None]
     started, done = time.monotonic(), 0
 
@@ -273,7 +276,7 @@ def _factor_table(values: dict[str, list[float]]) -> list[str]:
         spread = f" ± {statistics.stdev(values[name]):.{digits}f}" if len(values[name]) > 1 else ""
         return f"{mean:.{digits}f}{spread}"
 
-    kinds = [k for k in dict.fromkeys(n.split(": ")[1] for n in values if ": " in n)]
+    kinds = tuple(dict.fromkeys(n.split(": ")[1] for n in values if ": " in n))
     lines = ["| | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
     for factor in FACTORS:
         lines.append(f"| {factor} | " + " | ".join(cell(f"{factor}: {kind}") for kind in kinds) + " |")
@@ -282,4 +285,4 @@ def _factor_table(values: dict[str, list[float]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    auto_cli(reproduce)
+    main()

@@ -52,7 +52,9 @@ def randomize(module: nn.Module, scale: float = 1.0) -> nn.Module:
 
 def draw_time(draw, batch):
     return draw(
-        st.sampled_from([0.7, 2, torch.tensor(1.3), torch.linspace(-1.0, 3.0, 6)[: max(1, _size(batch))].reshape(batch)])
+        st.sampled_from(
+            [0.7, 2, torch.tensor(1.3), torch.linspace(-1.0, 3.0, 6)[: max(1, _size(batch))].reshape(batch)]
+        )
     )
 
 

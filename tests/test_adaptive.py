@@ -6,18 +6,18 @@ from reference import LinearField, close, randomize
 from torchflowfield import AutogradPotential, FlowBank, ODEStepper
 from torchflowfield.adaptive import ADAPTIVE_METHODS
 
-TIGHT = {"rtol": 1e-9, "atol": 1e-10}
+TIGHT = {"rtol": 1e-7, "atol": 1e-8}
 
 
 @pytest.mark.parametrize("kind", ["potential", "rotational", "helmholtz"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_dopri5_agrees_with_many_small_steps(kind, reverse):
-    bank, z = randomize(FlowBank(2, 3, width=4, kind=kind), 0.5), torch.randn(5, 3)
-    g = torch.randn(3, 5, 2)
+    bank, z = randomize(FlowBank(2, 3, width=4, kind=kind), 0.4), torch.randn(5, 3)
+    g = 0.5 * torch.randn(3, 5, 2)
     adaptive = ODEStepper(bank, "dopri5", **TIGHT)(z, g, steps=3, reverse=reverse)
-    fixed = ODEStepper(bank, "rk4", substeps=32, inverse_iterations=0)(z, g, steps=3, reverse=reverse)
-    close(adaptive.z, fixed.z, rtol=1e-6, atol=1e-6)
-    close(adaptive.log_det, fixed.log_det, rtol=1e-6, atol=1e-6)
+    fixed = ODEStepper(bank, "rk4", substeps=16, inverse_iterations=0)(z, g, steps=3, reverse=reverse)
+    close(adaptive.z, fixed.z, rtol=1e-5, atol=1e-4)
+    close(adaptive.log_det, fixed.log_det, rtol=1e-5, atol=1e-4)
     for name in ("t", "weights", "active"):
         close(getattr(adaptive, name), getattr(fixed, name))
 
@@ -25,9 +25,9 @@ def test_dopri5_agrees_with_many_small_steps(kind, reverse):
 @pytest.mark.parametrize("method", ADAPTIVE_METHODS)
 def test_every_adaptive_method_finds_the_matrix_exponential(method):
     matrix, z = 0.5 * torch.randn(3, 3), torch.randn(5, 3)
-    path = ODEStepper(FlowBank([LinearField(matrix)]), method, rtol=1e-7, atol=1e-8)(z, 0, steps=2)
-    close(path.z[-1], z @ torch.linalg.matrix_exp(2 * matrix).mT, rtol=1e-5, atol=1e-5)
-    close(path.log_det[-1], (2 * matrix.trace()).expand(5), rtol=1e-5, atol=1e-5)
+    path = ODEStepper(FlowBank([LinearField(matrix)]), method, rtol=1e-6, atol=1e-7)(z, 0, steps=2)
+    close(path.z[-1], z @ torch.linalg.matrix_exp(2 * matrix).mT, rtol=1e-3, atol=2e-3)
+    close(path.log_det[-1], (2 * matrix.trace()).expand(5), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("schedule", [False, True])
@@ -43,7 +43,7 @@ def test_the_adjoint_gives_the_direct_gradients(schedule):
         gradients.append(torch.autograd.grad(path.z[1:].square().sum() + path.log_det[-1].sin().sum(), inputs))
     for direct, adjoint in zip(*gradients, strict=True):
         assert direct.abs().max() > 0
-        close(adjoint, direct, rtol=1e-5, atol=1e-6)
+        close(adjoint, direct, rtol=1e-4, atol=1e-4)
 
 
 def test_the_adjoint_works_for_one_field_and_without_density():
@@ -53,13 +53,13 @@ def test_the_adjoint_works_for_one_field_and_without_density():
         path = ODEStepper(bank, "dopri5", density=None, adjoint=adjoint, **TIGHT)(z, 1, steps=1, record=False)
         assert path.log_det is None
         gradients.append(torch.autograd.grad(path.z.square().sum(), bank.stack.weight)[0])
-    close(*gradients, rtol=1e-5, atol=1e-6)
+    close(*gradients, rtol=1e-4, atol=1e-4)
 
 
 def test_the_tolerance_is_passed_on():
     bank, z = randomize(FlowBank(1, 3, width=8)), torch.randn(5, 3)
-    exact = ODEStepper(bank, "dopri5", rtol=1e-11, atol=1e-12)(z, 0, steps=2).z[-1]
-    errors = [(ODEStepper(bank, "dopri5", rtol=r, atol=r)(z, 0, steps=2).z[-1] - exact).norm() for r in (1e-3, 1e-8)]
+    exact = ODEStepper(bank, "dopri5", rtol=1e-9, atol=1e-10)(z, 0, steps=2).z[-1]
+    errors = [(ODEStepper(bank, "dopri5", rtol=r, atol=r)(z, 0, steps=2).z[-1] - exact).norm() for r in (1e-2, 1e-6)]
     assert errors[0] > 100 * errors[1]
 
 

@@ -64,7 +64,13 @@ def test_a_mixture_is_the_weighted_sum_of_its_fields(case, per_sample):
     close(mixture.jvp(t, z, x, context), sum_of([f.jvp(t, z, x, context) for f in fields], 1))
     close(mixture.jacobian(t, z, context), sum_of([f.jacobian(t, z, context) for f in fields], 2))
     jet = mixture.jet(t, z, context)
-    for name, trailing in (("potential", 0), ("velocity", 1), ("time_derivative", 0), ("laplacian", 0), ("gradient", 1)):
+    for name, trailing in (
+        ("potential", 0),
+        ("velocity", 1),
+        ("time_derivative", 0),
+        ("laplacian", 0),
+        ("gradient", 1),
+    ):
         close(getattr(jet, name), sum_of([getattr(j, name) for j in jets], trailing))
 
 
@@ -297,7 +303,9 @@ class TestErrors:
     def test_weights_that_would_have_to_be_broadcast(self, shape, request):
         if shape == ():
             request.getfixturevalue("without_hook")
-        message = r"expected weights of shape \(3,\) or \(5, 3\) for 3 controls and z of shape \(5, 4\), got .*Nothing is"
+        message = (
+            r"expected weights of shape \(3,\) or \(5, 3\) for 3 controls and z of shape \(5, 4\), got .*Nothing is"
+        )
         with pytest.raises(ValueError, match=message):
             FlowBank(3, 4)(0.0, torch.randn(5, 4), torch.randn(shape))
 
@@ -345,7 +353,9 @@ class TestErrors:
 
     @pytest.mark.parametrize("kind", ["potential", "rotational"])
     def test_double_control_of_one_part(self, kind):
-        with pytest.raises(ValueError, match=f"control='double' needs kind='helmholtz' with its two parts, got '{kind}'"):
+        with pytest.raises(
+            ValueError, match=f"control='double' needs kind='helmholtz' with its two parts, got '{kind}'"
+        ):
             FlowBank(2, 4, kind=kind, control="double")
 
     def test_sizes_below_one(self):

@@ -107,7 +107,9 @@ def test_an_empty_list_is_an_error():
         FlowBank([])
 
 
-@pytest.mark.parametrize("option", [{"dim": 3}, {"width": 64}, {"kind": "potential"}, {"control": "double"}, {"context_dim": 2}])
+@pytest.mark.parametrize(
+    "option", [{"dim": 3}, {"width": 64}, {"kind": "potential"}, {"control": "double"}, {"context_dim": 2}]
+)
 def test_a_list_with_another_argument_is_an_error(option):
     with pytest.raises(ValueError, match="a list of fields brings its own sizes"):
         FlowBank([LinearField(torch.eye(2))], **option)

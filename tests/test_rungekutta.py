@@ -22,14 +22,14 @@ def test_a_tableau_is_consistent(method):
 @pytest.mark.parametrize("what", ["z", "log_det"])
 @pytest.mark.parametrize("method", ORDERS)
 def test_each_method_converges_with_its_order(method, what):
-    bank, z = randomize(FlowBank(2, 3, width=6, period=8.0), 0.6), torch.randn(8, 3)
+    bank, z = randomize(FlowBank(2, 3, width=6, period=16.0), 0.4), torch.randn(8, 3)
     g = torch.tensor([1.0, -0.5])
 
     def end(name, substeps):
-        return getattr(ODEStepper(bank, name, substeps=substeps)(z, g, steps=2), what)[-1]
+        return getattr(ODEStepper(bank, name, substeps=substeps)(z, g, steps=1), what)[-1]
 
-    exact = end("rk4", 128)
-    coarse, fine = ((end(method, n) - exact).norm() for n in (8, 16))
+    exact = end("rk4", 48)
+    coarse, fine = ((end(method, n) - exact).norm() for n in (6, 12))
     assert torch.log2(coarse / fine).item() == pytest.approx(ORDERS[method], abs=0.3)
 
 

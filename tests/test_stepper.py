@@ -14,8 +14,8 @@ METHODS = ["euler", "midpoint", "rk4"]
 KINDS = ["potential", "rotational", "helmholtz"]
 
 
-def small_bank(fields=2, dim=3, scale=0.4, **options):
-    return randomize(FlowBank(fields, dim, width=4, **options), scale)
+def small_bank(fields=2, dim=3, scale=0.4, width=4, **options):
+    return randomize(FlowBank(fields, dim, width=width, **options), scale)
 
 
 @st.composite
@@ -106,7 +106,7 @@ def test_a_path_has_the_shapes_it_documents(case):
 @given(rollouts(), st.sampled_from(METHODS), st.integers(1, 3), st.sampled_from(["trace", None]))
 def test_forward_and_reverse_return_to_the_start(case, method, substeps, density):
     bank, z, weights, steps, context = case
-    stepper = ODEStepper(bank, method, substeps=substeps, density=density, inverse_iterations=200)
+    stepper = ODEStepper(bank, method, substeps=substeps, density=density, inverse_iterations=60)
     with torch.no_grad():
         bank.stack.weight.mul_(0.5)
         scale = 1.0 if isinstance(weights, int) else 0.3
@@ -216,8 +216,8 @@ def test_a_path_that_is_not_recorded_is_the_same_path(method, reverse):
     bank, z, g = small_bank(), torch.randn(5, 3), torch.randn(3, 5, 2)
     stepper = ODEStepper(bank, method)
     full, bare = (stepper(z, g, steps=3, reverse=reverse, record=record) for record in (True, False))
-    close(bare.z, full.z, rtol=1e-14, atol=1e-14)
-    close(bare.log_det, full.log_det, rtol=1e-14, atol=1e-14)
+    close(bare.z, full.z)
+    close(bare.log_det, full.log_det)
     assert bare.active is bare.time_derivative is bare.gradient_norm2 is bare.initial_norm2 is bare.kinetic is None
 
 
@@ -409,7 +409,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"method": "leapfrog"}, "expected method to be one of 'euler', 'midpoint', 'rk4', 'dopri5'.*got 'leapfrog'"),
+            (
+                {"method": "leapfrog"},
+                "expected method to be one of 'euler', 'midpoint', 'rk4', 'dopri5'.*got 'leapfrog'",
+            ),
             ({"density": "both"}, "expected density to be one of 'trace', 'exact', None, got 'both'"),
             ({"substeps": 0}, "expected substeps ≥ 1 and inverse_iterations ≥ 0, got 0, 10"),
             ({"inverse_iterations": -1}, "expected substeps ≥ 1 and inverse_iterations ≥ 0, got 1, -1"),

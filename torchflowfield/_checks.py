@@ -28,7 +28,7 @@ def check_latent(owner: str, z: Tensor, dim: int | None, like: Tensor) -> None:
         )
 
 
-def as_time(owner: str, t: float | Tensor, z: Tensor) -> Tensor:
+def as_time(owner: str, t: float | int | Tensor, z: Tensor) -> Tensor:
     """The time `t` as a tensor of the dtype and device of `z`: a scalar, or one time per sample."""
     time = torch.as_tensor(t, dtype=z.dtype, device=z.device)
     if time.ndim and time.shape != z.shape[:-1]:

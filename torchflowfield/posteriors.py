@@ -35,7 +35,7 @@ class Annealing:
             raise ValueError(f"Annealing: expected start ≥ end > 0 and steps ≥ 1, got {start}, {end}, {steps}.")
         self.start, self.end, self.rate = start, end, math.log(start / end) / steps
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: int | float) -> float:
         """The value at `step`."""
         return max(self.start * math.exp(-self.rate * step), self.end)
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parameter import UninitializedParameter, is_lazy
+from torch.nn.parameter import UninitializedParameter
 
 from torchflowfield._checks import check_choice, check_context
 from torchflowfield.ridge import ACTIVATIONS, RidgeSnapshot
@@ -85,11 +85,11 @@ class RidgeStack(nn.Module):
     @property
     def dim(self) -> int | None:
         """Size of the latent vector, None while it is not known."""
-        return None if is_lazy(self.weight) else self.weight.shape[-1]
+        return None if isinstance(self.weight, UninitializedParameter) else self.weight.shape[-1]
 
     def materialize(self, dim: int) -> None:
         """Create the parameters that depend on the latent size, once it is known."""
-        if not is_lazy(self.weight):
+        if not isinstance(self.weight, UninitializedParameter):
             return
         if self.kind != "potential" and dim < 2:
             raise ValueError(f"{type(self).__name__}: a rotation needs at least two axes, got dim={dim}.")
@@ -102,11 +102,11 @@ class RidgeStack(nn.Module):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         # A parameter of unknown size cannot be detached.
-        super()._save_to_state_dict(destination, prefix, keep_vars or is_lazy(self.weight))
+        super()._save_to_state_dict(destination, prefix, keep_vars or self.dim is None)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         stored = state_dict.get(prefix + "weight")
-        if stored is not None and not is_lazy(stored):
+        if stored is not None and not isinstance(stored, UninitializedParameter):
             self.materialize(stored.shape[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
 

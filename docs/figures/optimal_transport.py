@@ -12,7 +12,7 @@ from torch import nn
 
 from torchflowfield import AutogradPotential, DynamicOTLoss, FlowBank, ODEStepper
 
-STEPS, SPAN = 8, 4.0
+STEPS, SPAN = 40, 20.0
 
 
 class Optimal(nn.Module):
@@ -35,18 +35,19 @@ def draw(figure: Figure) -> None:
     """Paths, and the residual along them."""
     paths, residuals = figure.subplots(1, 2)
     z0 = torch.tensor([[-1.0], [-0.5], [0.5], [1.0]])
-    looks = (("optimal", Optimal(), blue(), "o-"), ("steady potential", Steady(), ORANGE, "s--"))
+    looks = (("optimal", Optimal(), blue(), "-"), ("steady potential", Steady(), ORANGE, "--"))
+    least = None
     for name, network, color, line in looks:
         stepper = ODEStepper(FlowBank([AutogradPotential(network)]), method="rk4", density=None)
         path = stepper(z0, weights=0, steps=STEPS)
-        terms = DynamicOTLoss()(path)
-        label = f"{name}, mean energy {float(terms.kinetic):.4f}"
-        lines = paths.plot(path.t, path.z[..., 0], line, color=color, markersize=3)
-        lines[0].set_label(label)
+        energy = float(DynamicOTLoss()(path).kinetic)
+        least = least or energy
+        lines = paths.plot(path.t, path.z[..., 0], line, color=color)
+        lines[0].set_label(f"{name}, energy {energy / least:.2f}")
         residual = DynamicOTLoss().residual(path)[..., 0].mean(1)
-        residuals.plot(path.t[:-1], residual, line, color=color, markersize=3)
+        residuals.plot(path.t[:-1], residual, line, color=color)
     paths.set(xlabel="time in frames", ylabel="z", title="paths")
-    residuals.set(xlabel="time in frames", title="residual ∂u/∂t + ½‖∇u‖², mean over points")
+    residuals.set(xlabel="time in frames", title="residual ∂u/∂t + ½‖∇u‖²")
     figure.legend(*paths.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 

@@ -4,8 +4,9 @@
 """
 
 import torch
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from style import ORANGE, blue, save
+from style import COLORS, ORANGE, blue, save
 from torch.distributions import Normal
 
 from torchflowfield import FlowBank, ODEStepper
@@ -15,7 +16,7 @@ def make_bank() -> FlowBank:
     """A random bank with larger steps than the default start, so that there is something to see."""
     torch.manual_seed(3)
     bank = FlowBank(K=1, dim=2, width=32, kind="potential").requires_grad_(False)
-    bank.stack.amplitude.mul_(6)
+    bank.stack.amplitude.mul_(3)
     return bank
 
 
@@ -27,17 +28,19 @@ def draw(figure: Figure) -> None:
     path = ODEStepper(bank, density="exact")(z0, weights=0, steps=steps)
     log_q = path.log_prob(Normal(0.0, 1.0).log_prob(z0).sum(-1))
     *clouds, back = figure.subplots(1, 3, width_ratios=(1, 1, 0.95))
+    # Both ends stand out from a white and from a dark page.
+    colors = LinearSegmentedColormap.from_list("density", [blue(), COLORS[4]])
     low, high = float(log_q.min().clamp(min=-8)), float(log_q.max())
     for ax, frame in zip(clouds, (0, steps), strict=True):
         dots = ax.scatter(
-            *path.z[frame].T, c=log_q[frame], s=4, cmap="cividis", vmin=low, vmax=high, edgecolors="none", rasterized=True
+            *path.z[frame].T, c=log_q[frame], s=4, cmap=colors, vmin=low, vmax=high, edgecolors="none", rasterized=True
         )
         ax.set_title(f"frame {frame}")
         ax.set(aspect="equal", xlim=(-4, 4), ylim=(-4, 4), xticks=[], yticks=[])
     figure.colorbar(dots, ax=clouds, label="tracked log-density", shrink=0.8)
 
     double, z0 = bank.double(), z0.double()
-    counts = range(1, 31, 2)
+    counts = range(1, 21)
     errors = []
     for count in (0, *counts):
         stepper = ODEStepper(double, density=None, inverse_iterations=count)
@@ -48,7 +51,7 @@ def draw(figure: Figure) -> None:
     back.axhline(errors[0], color=ORANGE, linestyle="--", label="backwards in time (0)")
     back.semilogy(counts, errors[1:], "o-", color=blue(), markersize=3, label="fixed-point inverse")
     back.set(xlabel="inverse_iterations", title="largest error of the way back")
-    back.legend(loc="upper right")
+    back.legend(loc="lower left")
 
 
 if __name__ == "__main__":
