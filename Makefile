@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := torchflowfield examples tests
 
-.PHONY: demo test lint types docs figures smoke clean
+.PHONY: demo test lint types docs test-docs figures smoke clean
 
 demo: $(VENV)/examples
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/test
-	$(BIN)/pytest -m "not compile" --jaxtyping-packages=torchflowfield,beartype.beartype
+	$(BIN)/pytest -m "not compile and not docs" --jaxtyping-packages=torchflowfield,beartype.beartype
 	$(BIN)/pytest -m compile
 
 lint: $(VENV)/dev
@@ -23,6 +23,13 @@ types: $(VENV)/dev
 
 docs: $(VENV)/docs
 	$(BIN)/mkdocs build --strict
+
+# The browser tests need Debian's chromium, or its path in CHROMIUM; without one they are skipped.
+test-docs: $(VENV)/test-docs
+	$(BIN)/pytest -m docs
+
+figures: $(VENV)/viz
+	for figure in $(filter-out docs/figures/style.py,$(wildcard docs/figures/*.py)); do $(BIN)/python $$figure || exit 1; done
 
 smoke: $(VENV)/examples
 	$(BIN)/python examples/demo.py --output runs/smoke --max_steps 20

@@ -1,6 +1,6 @@
 """Two fields of a bank one after the other, in both orders, and at once: do they commute?
 
-    python docs/figures/banks.py
+python docs/figures/banks.py
 """
 
 import math

@@ -1,6 +1,6 @@
 """The same target, a spiral, fitted by a field of each kind: a gradient cannot turn, a rotation cannot grow.
 
-    python docs/figures/fields.py
+python docs/figures/fields.py
 """
 
 import math
@@ -11,7 +11,11 @@ from style import ORANGE, blue, ink, save
 
 from torchflowfield import FlowField, HelmholtzFlowField, PotentialFlowField, RotationalFlowField
 
-KINDS = {"potential ∇u": PotentialFlowField, "rotational r": RotationalFlowField, "Helmholtz ∇u + r": HelmholtzFlowField}
+KINDS = {
+    "potential ∇u": PotentialFlowField,
+    "rotational r": RotationalFlowField,
+    "Helmholtz ∇u + r": HelmholtzFlowField,
+}
 
 
 def spiral(z: torch.Tensor) -> torch.Tensor:

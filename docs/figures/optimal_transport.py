@@ -1,6 +1,6 @@
 """Two flows between the same points: only one solves the Hamilton–Jacobi equation.
 
-    python docs/figures/optimal_transport.py
+python docs/figures/optimal_transport.py
 """
 
 import math

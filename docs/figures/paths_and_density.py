@@ -1,6 +1,6 @@
 """A cloud of samples, its tracked density, and how exactly a path comes back.
 
-    python docs/figures/paths_and_density.py
+python docs/figures/paths_and_density.py
 """
 
 import torch

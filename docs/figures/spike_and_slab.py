@@ -1,6 +1,6 @@
 """A draw of the spike-and-slab prior, and how often its fields are on.
 
-    python docs/figures/spike_and_slab.py
+python docs/figures/spike_and_slab.py
 """
 
 import torch

@@ -1,5 +1,6 @@
 """A VAE whose latent code is moved by a bank of flows, with three degrees of supervision."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +55,9 @@ class FlowVAE(LightningModule):
         initial_weight: Weight of the flows' first velocity, see `torchflowfield.DynamicOTLoss`.
         forcing: Learn a forcing f ≤ 0; otherwise f = 0.
         decoded: Frames decoded per sequence in training: frame 0 and random others, reweighted; 0 decodes all.
-        lr: Peak learning rate, with a short warm-up and a cosine decay.
+        code_warmup: Share of the training in which the weight of the code's divergence rises from 0.1 to 1.
+        lr: Peak learning rate, after a short warm-up.
+        hold: Share of the training after which the learning rate begins its cosine decay.
         clip: Largest norm of the gradient.
         bfloat16: Run encoder and decoder in bfloat16.
         compile: Compile the rollout.
@@ -74,7 +77,9 @@ class FlowVAE(LightningModule):
         initial_weight: float = 1.0,
         forcing: bool = True,
         decoded: int = 2,
+        code_warmup: float = 0.0,
         lr: float = 2e-3,
+        hold: float = 0.0,
         clip: float = 500.0,
         bfloat16: bool = False,
         compile: bool = False,
@@ -135,7 +140,7 @@ class FlowVAE(LightningModule):
         ot = self.ot(path)
         terms = {
             "reconstruction": self._reconstruction(path.z, frames),
-            "code_kl": (0.5 * (mean.square() + std.square() - 1) - std.log()).sum(-1).mean(),
+            "code_kl": self._code_weight() * (0.5 * (mean.square() + std.square() - 1) - std.log()).sum(-1).mean(),
             "coefficient_kl": coefficient_kl,
             "transport": ot.total,
         }
@@ -145,6 +150,10 @@ class FlowVAE(LightningModule):
         loss = sum(terms.values())
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
+
+    def _code_weight(self) -> float:
+        warmup = self.hparams.code_warmup
+        return min(1.0, 0.1 + 0.9 * training_progress(self) / warmup) if warmup else 1.0
 
     def _reconstruction(self, z: Tensor, frames: Tensor) -> Tensor:
         """Negative log-likelihood of all frames, estimated from frame 0 and a random few of the others."""
@@ -193,9 +202,9 @@ class FlowVAE(LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:
-            progress = step / steps
-            warm_up = min(1.0, (step + 1) / max(1.0, 0.05 * steps))
-            return warm_up * (0.5 + 0.5 * torch.cos(torch.tensor(progress * torch.pi)).item())
+            warm_up = min(1.0, (step + 1) / (0.05 * steps))
+            decay = max(0.0, step / steps - self.hparams.hold) / (1 - self.hparams.hold)
+            return warm_up * (0.5 + 0.5 * math.cos(math.pi * decay))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -267,6 +276,8 @@ class UnsupervisedFlowVAE(FlowVAE):
         anneal: Share of the training in which the temperature falls.
         spike_warmup: Share of the training in which the weight of the spikes' divergence rises from 0 to 1.
         rates_lr: Learning rate of the prior's rates.
+        shuffle: Let the posterior see sequences turned and with their colours exchanged in training, so that it cannot
+            divide a transformation between flows by content.
         **shared: Arguments of `FlowVAE`.
     """
 
@@ -282,6 +293,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         anneal: float = 0.8,
         spike_warmup: float = 0.4,
         rates_lr: float = 1e-2,
+        shuffle: bool = True,
         **shared,
     ) -> None:
         super().__init__(**shared)
@@ -305,8 +317,8 @@ class UnsupervisedFlowVAE(FlowVAE):
 
     def infer(self, frames: Tensor) -> SpikeSlab:
         """The posterior's draw for frames `[T+1, B, C, H, W]`, deterministic in `eval` mode."""
-        with self._precision(frames):
-            features = pair_features(self.pair_network, frames).float()
+        seen = shuffle_views(frames, mirror=False) if self.training and self.hparams.shuffle else frames
+        features = pair_features(self.pair_network, 3 * seen)
         progress = training_progress(self)
         temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
         return self.posterior(features, temperature, use_slab=self.slabs_joined(progress))

@@ -108,16 +108,18 @@ def make_sequence_network(frames: int, features: int, *, width: int = 32, channe
     return network
 
 
-def shuffle_views(frames: Tensor) -> Tensor:
-    """Turn, mirror and recolour sequences `[T+1, B, 3, H, W]`, all frames of one alike, each group of them differently.
+def shuffle_views(frames: Tensor, *, mirror: bool = True) -> Tensor:
+    """Turn and recolour sequences `[T+1, B, 3, H, W]`, all frames of one alike, each group of them differently.
 
-    What kind of motion a sequence shows does not change under these, whatever the content.
+    What kind of motion a sequence shows does not change under these, whatever the content. With `mirror` the views are
+    mirrored and the order of the colours reversed too, which keeps the kind of motion but not its direction.
     """
     groups = []
     for group in frames.chunk(8, dim=1):
-        group = group[:, :, torch.randperm(3, device=frames.device)]
+        colours = torch.randperm(3) if mirror else (torch.arange(3) + torch.randint(3, ())) % 3
+        group = group[:, :, colours.to(frames.device)]
         group = torch.rot90(group, int(torch.randint(4, ())), (-2, -1))
-        groups.append(group.flip(-1) if torch.rand(()) < 0.5 else group)
+        groups.append(group.flip(-1) if mirror and torch.rand(()) < 0.5 else group)
     return torch.cat(groups, 1)
 
 
