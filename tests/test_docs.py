@@ -11,10 +11,10 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from built_site import ROOT, build
 from torch import nn
 
 import torchflowfield
-from built_site import ROOT, build
 from torchflowfield import metrics, viz
 
 pytestmark = pytest.mark.docs

@@ -15,10 +15,15 @@ pytestmark = pytest.mark.docs
 sync_api = pytest.importorskip("playwright.sync_api")
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--no-first-run"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 if not Path(CHROMIUM).exists():
     pytest.skip("needs Chromium: apt-get install chromium, or set CHROMIUM", allow_module_level=True)
 
@@ -78,7 +83,7 @@ def test_every_page_loads_whole_and_asks_no_other_host(page, address, tmp_path, 
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
         for mode in ("light", "dark"):
             page.emulate_media(color_scheme=mode)
-            page.screenshot(path=tmp_path / f"{name.replace('/', '_')}-{mode}-{width}.png", full_page=True)
+            page.screenshot(path=tmp_path / f"{name.replace('/', '_').replace('.', 'home')}-{mode}-{width}.png", full_page=True)
         page.emulate_media(color_scheme="light")
     assert not page.problems
 
