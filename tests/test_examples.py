@@ -159,3 +159,62 @@ def test_making_sequences_leaves_the_global_random_state_alone():
     torch.manual_seed(0)
     DigitSequences(torch.rand(4, 1, 28, 28, generator=torch.Generator()), "speeds", steps=3, length=8, seed=0)[0]
     assert torch.equal(torch.rand(3), expected)
+
+
+def run_training(config, folder, *arguments):
+    import train
+
+    common = ["--trainer.default_root_dir", str(folder), "--trainer.enable_progress_bar", "false"]
+    common += ["--trainer.enable_model_summary", "false", "--data.batch_size", "8", "--data.epoch", "32"]
+    return train.main(["fit", "--config", str(EXAMPLES / "configs" / config), *common, *arguments])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    ["digits/supervised", "mnist/weak", "mnist/unsupervised_single", "mnist/unsupervised_slab"],
+)
+def test_every_degree_of_supervision_trains_tests_and_draws(config, tmp_path):
+    from flowvae.model import load_model
+    from flowvae.pictures import draw_flows
+
+    cli = run_training(f"{config}.yaml", tmp_path, "--trainer.max_steps", "3")
+    cli.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    cli.trainer.test(cli.model, cli.datamodule, verbose=False)
+    assert list(tmp_path.rglob("test.json"))
+    model = load_model(tmp_path / "model.ckpt")
+    assert type(model) is type(cli.model)
+    files = draw_flows(model, cli.datamodule.split, tmp_path / "pictures", steps=2, samples=2)
+    assert files
+    assert all(file.stat().st_size > 0 for file in files)
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_a_checkpoint(tmp_path):
+    cli = run_training("digits/supervised.yaml", tmp_path, "--trainer.max_steps", "2")
+    cli.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    again = run_training(
+        "digits/supervised.yaml", tmp_path, "--trainer.max_steps", "4", "--ckpt_path", str(tmp_path / "model.ckpt")
+    )
+    assert again.trainer.global_step == 4
+
+
+@pytest.mark.slow
+def test_a_surplus_flow_is_switched_off_and_stays_off(tmp_path):
+    cli = run_training("mnist/unsupervised_choose.yaml", tmp_path, "--trainer.max_steps", "12",
+                       "--trainer.callbacks.begin", "0.1", "--trainer.callbacks.heal", "2",
+                       "--trainer.callbacks.tolerance", "10", "--trainer.callbacks.sequences", "16")  # fmt: skip
+    enabled = cli.model.posterior.enabled
+    assert 1 <= int(enabled.sum()) < 8
+    frames = torch.rand(4, 5, 3, 28, 28)
+    assert (cli.model.eval().infer(frames).spikes[..., ~enabled] == 0).all()
+
+
+def test_a_file_that_is_no_checkpoint_of_ours_is_an_error(tmp_path):
+    from flowvae.model import load_model
+
+    with pytest.raises(FileNotFoundError, match="expected a checkpoint"):
+        load_model(tmp_path / "none.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="expected a checkpoint of FlowVAE"):
+        load_model(tmp_path / "other.ckpt")

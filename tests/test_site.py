@@ -83,7 +83,9 @@ def test_every_page_loads_whole_and_asks_no_other_host(page, address, tmp_path, 
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
         for mode in ("light", "dark"):
             page.emulate_media(color_scheme=mode)
-            page.screenshot(path=tmp_path / f"{name.replace('/', '_').replace('.', 'home')}-{mode}-{width}.png", full_page=True)
+            page.screenshot(
+                path=tmp_path / f"{name.replace('/', '_').replace('.', 'home')}-{mode}-{width}.png", full_page=True
+            )
         page.emulate_media(color_scheme="light")
     assert not page.problems
 

@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import torch
+
+from torchflowfield import FlowBank, ModuleField
+from torchflowfield.metrics import (
+    commutator_norms,
+    equivariance_error,
+    importance_weighted_log_likelihood,
+    transformation_recovery,
+    usage,
+)
+
+
+class Linear(torch.nn.Module):
+    def __init__(self, matrix):
+        super().__init__()
+        self.matrix = matrix
+
+    def forward(self, t, z):
+        return z @ self.matrix.mT
+
+
+def test_the_error_sums_frames_and_pixels_and_leaves_frame_0_out():
+    true, predicted = torch.rand(4, 2, 3, 5), torch.rand(4, 2, 3, 5)
+    expected = sum((predicted[t] - true[t]).abs().sum((1, 2)) for t in (1, 2, 3))
+    assert torch.allclose(equivariance_error(predicted, true), expected)
+    sizes = sum(true[t].abs().sum((1, 2)) for t in (1, 2, 3))
+    assert torch.allclose(equivariance_error(predicted, true, relative=True), expected / sizes)
+
+
+def test_frames_of_another_shape_or_without_a_step_are_errors(without_hook):
+    with pytest.raises(ValueError, match="expected frames of one shape"):
+        equivariance_error(torch.rand(3, 2, 4), torch.rand(3, 2, 5))
+    with pytest.raises(ValueError, match="at least one frame after the first"):
+        equivariance_error(torch.rand(1, 2, 4), torch.rand(1, 2, 4))
+
+
+def test_the_importance_weighted_bound_is_exact_for_the_true_posterior_and_tightens():
+    # x | z ~ N(z, 1), z ~ N(0, 1), so x ~ N(0, 2) and z | x ~ N(x / 2, 1 / 2).
+    normal = torch.distributions.Normal
+    x = torch.tensor([0.3, -1.2])
+    exact = normal(0.0, math.sqrt(2)).log_prob(x)
+
+    def bound(posterior, samples):
+        z = posterior.sample((samples,))
+        joint = normal(0.0, 1.0).log_prob(z) + normal(z, 1.0).log_prob(x)
+        return importance_weighted_log_likelihood(joint, posterior.log_prob(z))
+
+    assert torch.allclose(bound(normal(x / 2, math.sqrt(0.5)), 1), exact, atol=1e-10)
+    wide = normal(x / 2, torch.ones(2))
+    few = torch.stack([bound(wide, 1) for _ in range(4000)]).mean(0)
+    many = torch.stack([bound(wide, 50) for _ in range(400)]).mean(0)
+    assert (few < many).all()
+    assert (many < exact + 0.01).all()
+    assert torch.allclose(many, exact, atol=0.02)
+
+
+def test_bounds_of_different_shapes_are_an_error(without_hook):
+    with pytest.raises(ValueError, match="expected one shape"):
+        importance_weighted_log_likelihood(torch.zeros(2, 3), torch.zeros(3, 3))
+
+
+def test_a_unit_gaussian_decoder_has_the_ceiling_of_its_dimension():
+    assert -2352 / 2 * math.log(2 * math.pi) == pytest.approx(-2161.34, abs=0.01)
+    x = torch.rand(5, 2352)
+    log_joint = torch.distributions.Normal(x, 1.0).log_prob(x).sum(-1)[None]
+    assert (importance_weighted_log_likelihood(log_joint, torch.zeros(1, 5)) <= -2161.33).all()
+
+
+def test_permuted_controls_are_recovered_with_their_speeds():
+    true = (torch.rand(200, 4, 3) < 0.4).double()
+    speeds = torch.rand(200, 4, 3) + 0.5
+    order = torch.tensor([2, 0, 1])
+    spikes = torch.cat((true[..., order], torch.zeros(200, 4, 1)), -1)
+    slabs = torch.cat((2 * speeds[..., order], torch.ones(200, 4, 1)), -1)
+    found = transformation_recovery(spikes, true, slabs, speeds)
+    assert found.matching.tolist() == [1, 2, 0]
+    assert torch.allclose(found.f1, torch.ones(3))
+    assert torch.allclose(found.slab_correlation, torch.ones(3))
+    assert found.confusion.shape == (4, 3)
+
+
+def test_f1_is_that_of_its_definition():
+    spikes = torch.tensor([[1.0], [1.0], [0.0], [1.0]])
+    true = torch.tensor([[1.0], [0.0], [1.0], [1.0]])
+    assert transformation_recovery(spikes, true).f1.item() == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+
+
+def test_recovery_names_what_does_not_fit(without_hook):
+    with pytest.raises(ValueError, match="the same steps"):
+        transformation_recovery(torch.zeros(3, 2), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="at least as many controls"):
+        transformation_recovery(torch.zeros(3, 1), torch.zeros(3, 2))
+
+
+def test_usage_is_the_share_of_steps():
+    assert usage(torch.tensor([[1.0, 0.2], [0.0, 0.9], [0.7, 0.0], [0.1, 0.0]])).tolist() == [0.5, 0.25]
+
+
+def test_commuting_fields_have_norm_zero_and_opposite_orders_one():
+    diagonal = [torch.diag(torch.tensor(d)) for d in ([1.0, 2.0], [3.0, -1.0])]
+    bank = FlowBank([ModuleField(Linear(m)) for m in diagonal])
+    z = torch.randn(20, 2)
+    assert commutator_norms(bank, 0.0, z).abs().max() < 1e-12
+    # These two anticommute: AB = -BA.
+    pauli = [torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, -1.0]])]
+    norms = commutator_norms(FlowBank([ModuleField(Linear(m)) for m in pauli]), 0.0, z)
+    assert torch.allclose(norms, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
