@@ -52,11 +52,12 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, address):
-    """A page that notes everything that goes wrong."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+def page(browser, address, request):
+    """A page, light or dark, that notes everything that goes wrong."""
+    mode = getattr(request, "param", "light")
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=mode)
     page = context.new_page()
-    page.problems = []
+    page.mode, page.problems = mode, []
     page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("requestfailed", lambda request: page.problems.append(f"failed: {request.url}"))
@@ -75,18 +76,17 @@ def addresses() -> list[str]:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 def test_every_page_loads_whole_and_asks_no_other_host(page, address, tmp_path, width):
     page.set_viewport_size({"width": width, "height": 900})
     for name in addresses():
         page.goto(f"{address}{name}/" if name != "." else address, wait_until="networkidle")
         assert page.locator("h1").count() == 1, name
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
-        for mode in ("light", "dark"):
-            page.emulate_media(color_scheme=mode)
-            page.screenshot(
-                path=tmp_path / f"{name.replace('/', '_').replace('.', 'home')}-{mode}-{width}.png", full_page=True
-            )
-        page.emulate_media(color_scheme="light")
+        scheme = page.evaluate("document.body.getAttribute('data-md-color-scheme')")
+        assert scheme == {"light": "default", "dark": "slate"}[page.mode]
+        picture = "home" if name == "." else name.replace("/", "_")
+        page.screenshot(path=tmp_path / f"{picture}-{page.mode}-{width}.png", full_page=True)
     assert not page.problems
 
 

@@ -43,7 +43,6 @@ def save(name: str, draw: Callable[[Figure], None], *, width: float = 8.0, heigh
             draw(figure)
             path = FOLDER / f"{name}-{mode}.svg"
             figure.savefig(path, transparent=True, metadata={"Date": None})
-        print(path)
 
 
 def blue() -> str:
