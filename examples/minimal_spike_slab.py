@@ -9,7 +9,14 @@ import torch
 from flowvae.data.digits import load_digits
 from flowvae.data.sequences import DigitSequences
 from flowvae.data.transforms import FACTORS
-from flowvae.networks import bernoulli_log_prob, make_decoder, make_encoder, make_pair_network, pair_features
+from flowvae.networks import (
+    bernoulli_log_prob,
+    make_decoder,
+    make_encoder,
+    make_pair_network,
+    pair_features,
+    shuffle_views,
+)
 from jsonargparse import auto_cli
 from torch import Tensor, nn
 
@@ -31,16 +38,18 @@ class SpikeSlabVAE(nn.Module):
         self.prior = SpikeSlabPrior(K=3, on=0.1, keep=0.9, slab=None)
         self.stepper = ODEStepper(FlowBank(K=3, dim=LATENT, width=96, frequencies=0), density=None)
 
-    def forward(self, frames: Tensor, temperature: float, spike_weight: float) -> Tensor:
+    def forward(self, frames: Tensor, temperature: float, progress: float) -> Tensor:
         """Negative evidence bound of sequences `[T+1, B, 3, 28, 28]`."""
         mean, log_variance = self.encoder(3 * frames[0]).chunk(2, -1)
         z0 = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        spikes = self.posterior(pair_features(self.pairs, frames), temperature)
+        seen = shuffle_views(frames, mirror=False)  # so that no flow can specialise on content
+        spikes = self.posterior(pair_features(self.pairs, 3 * seen), temperature)
         path = self.stepper(z0, spikes.weights, STEPS, record=False)
         logits = self.decoder(path.z.flatten(0, 1)).unflatten(0, path.z.shape[:2])
         code_kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
         spike_kl = self.prior.kl(spikes).total
-        return (code_kl + spike_weight * spike_kl - bernoulli_log_prob(logits, frames).sum(0)).mean()
+        code_weight, spike_weight = min(1.0, 0.1 + 4.5 * progress), min(1.0, 2.5 * progress)
+        return (code_weight * code_kl + spike_weight * spike_kl - bernoulli_log_prob(logits, frames).sum(0)).mean()
 
 
 def main(steps: int = 1200, output: Path = Path("runs/minimal"), seed: int = 0) -> None:
@@ -59,7 +68,7 @@ def main(steps: int = 1200, output: Path = Path("runs/minimal"), seed: int = 0) 
     temperature = Annealing(1.0, 0.3, steps=round(0.8 * steps))
     for step in range(steps):
         frames = train.__getitems__(list(range(step * BATCH, (step + 1) * BATCH)))["frames"].transpose(0, 1)
-        loss = model(frames, temperature(step), spike_weight=min(1.0, step / (0.4 * steps)))
+        loss = model(frames, temperature(step), step / steps)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 300.0)
@@ -71,7 +80,7 @@ def main(steps: int = 1200, output: Path = Path("runs/minimal"), seed: int = 0) 
     test = DigitSequences(digits.test, "spikes", steps=STEPS, length=180, seed=-1).__getitems__(list(range(180)))
     with torch.no_grad():
         frames = test["frames"].transpose(0, 1)
-        spikes = model.posterior(pair_features(model.pairs, frames)).spikes
+        spikes = model.posterior(pair_features(model.pairs, 3 * frames)).spikes
         found = transformation_recovery(spikes, test["weights"].transpose(0, 1))
         print(f"On test digits, {digits.name}:")
         for factor, flow, f1 in zip(FACTORS, found.matching, found.f1, strict=True):

@@ -11,24 +11,18 @@ from flowvae.model import FlowVAE
 from lightning.pytorch.cli import LightningCLI
 
 
-class FlowCLI(LightningCLI):
-    """Keeps the latent dimension and the like in one place: the YAML file."""
-
-    def add_arguments_to_parser(self, parser) -> None:
-        """Let one flag set the number of steps of the data and name the preset."""
-        parser.set_defaults({"trainer.reload_dataloaders_every_n_epochs": 1})
-
-
 def main(arguments: list[str] | None = None) -> LightningCLI:
     """Run the command line, or the given arguments."""
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    return FlowCLI(
+    return LightningCLI(
         FlowVAE,
         DigitsData,
         subclass_mode_model=True,
         args=arguments,
         save_config_kwargs={"overwrite": True},
+        # The data module draws new sequences every epoch.
+        trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
     )
 
 

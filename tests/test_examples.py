@@ -190,6 +190,17 @@ def test_every_degree_of_supervision_trains_tests_and_draws(config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "config", ["supervised_paper", "weak_paper", "unsupervised_single_paper", "unsupervised_double_paper"]
+)
+def test_the_published_networks_train(config, tmp_path):
+    small = ["--model.init_args.latent", "8", "--model.init_args.width", "8"]
+    cli = run_training(f"mnist/{config}.yaml", tmp_path, "--trainer.max_steps", "2", *small)
+    assert cli.trainer.global_step == 2
+    assert all(p.isfinite().all() for p in cli.model.parameters())
+
+
+@pytest.mark.slow
 def test_training_goes_on_from_a_checkpoint(tmp_path):
     cli = run_training("digits/supervised.yaml", tmp_path, "--trainer.max_steps", "2")
     cli.trainer.save_checkpoint(tmp_path / "model.ckpt")

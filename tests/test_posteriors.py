@@ -284,3 +284,8 @@ class TestErrors:
     def test_slabs_whose_arguments_depend_on_each_other(self):
         with pytest.raises(TypeError, match="which Uniform lacks"):
             SpikeSlabPosterior(4, 3, slab=Uniform)
+
+
+def test_a_selector_needs_a_positive_temperature():
+    with pytest.raises(ValueError, match="FlowSelector: expected a positive temperature, got 0"):
+        FlowSelector(4, 2)(torch.randn(3, 4), temperature=0.0)

@@ -68,6 +68,12 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[object]
         raise ValueError(f"{owner}: expected {name} to be one of {', '.join(map(repr, options))}, got {value!r}.")
 
 
+def check_temperature(owner: str, temperature: float) -> None:
+    """Raise unless the temperature of a relaxation is positive."""
+    if not temperature > 0:
+        raise ValueError(f"{owner}: expected a positive temperature, got {temperature}.")
+
+
 def check_probability(owner: str, name: str, value: float) -> None:
     """Raise unless `value` lies strictly between 0 and 1."""
     if not 0 < value < 1:

@@ -92,6 +92,7 @@ class FlowBank(nn.Module):
                 frequencies=frequencies,
                 period=period,
                 context_dim=context_dim,
+                owner="FlowBank",
             )
         else:
             given = (dim, width, kind, control, activation, convex, frequencies, period, context_dim)

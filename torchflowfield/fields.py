@@ -108,6 +108,7 @@ class _RidgeField(FlowField):
             frequencies=frequencies,
             period=period,
             context_dim=context_dim,
+            owner=type(self).__name__,
         )
 
     @property

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, constraints, transform_to
 from torch.nn import functional as F
 
-from torchflowfield._checks import check_choice
+from torchflowfield._checks import check_choice, check_temperature
 from torchflowfield.priors import SpikeSlab, sample_not_all_zero
 
 
@@ -57,7 +57,7 @@ class FlowSelector(nn.Module):
         K: Number of fields.
 
     Raises:
-        ValueError: For `K` below one, or features of another size.
+        ValueError: For `K` below one, features of another size, or a temperature that is not positive.
 
     Reference:
         Jang et al., Categorical Reparameterization with Gumbel-Softmax, ICLR 2017; Song et al., Flow Factorized
@@ -79,6 +79,7 @@ class FlowSelector(nn.Module):
     def forward(self, features: Float[Tensor, "*batch features"], temperature: float = 1.0) -> FlowChoice:
         """Choose a field for every sample."""
         _check_features("FlowSelector", features, self.head.in_features)
+        check_temperature("FlowSelector", temperature)
         logits = self.head(features)
         if not self.training:
             hard = F.one_hot(logits.argmax(-1), self.K).to(logits.dtype)
@@ -187,8 +188,7 @@ class SpikeSlabPosterior(nn.Module):
             use_slab: False keeps every slab at 1: the first stage of training.
         """
         _check_features("SpikeSlabPosterior", features, self.spike_head.in_features)
-        if not temperature > 0:
-            raise ValueError(f"SpikeSlabPosterior: expected a positive temperature, got {temperature}.")
+        check_temperature("SpikeSlabPosterior", temperature)
         logits = self.spike_head(features).clamp(-80, 80).masked_fill(~self.enabled, -80.0)
         spikes = self._sample_spikes(logits, temperature) if self.training else _most_probable(logits)
         if self.slab_head is None or not use_slab:

@@ -17,7 +17,8 @@ class DiffusionPrior(nn.Module):
     r"""Minimally informative prior path: every transformation diffuses $\mathcal N(0, I)$.
 
     $\partial_t p = D_k \Delta p$ gives $p_t = \mathcal N(0, (1 + 2 D_k t) I)$ exactly; with coefficients $g$ the
-    variance grows by $2 \sum_k |g_k| D_k$ per frame.
+    variance grows by $2 \sum_k |g_k| D_k$ per frame. The first frame of the path is the one at
+    $\mathcal N(0, I)$, so this is meant for paths forward in time.
 
     Args:
         K: Number of coefficients (`bank.num_controls`).

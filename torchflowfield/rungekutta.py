@@ -78,4 +78,4 @@ class GridStep(NamedTuple):
         bare = self._replace(density=None)
         for _ in range(iterations):
             x = x + (z - bare(x)[0])
-        return x, self(x)[1]
+        return x, 0.0 if self.density is None else self(x)[1]

@@ -27,6 +27,7 @@ class RidgeStack(nn.Module):
         frequencies: Harmonics of time; 0 makes the fields autonomous.
         period: Longest period in frames.
         context_dim: Size of the context vector, 0 for none.
+        owner: Class that errors name: the one that the user built.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class RidgeStack(nn.Module):
         frequencies: int,
         period: float,
         context_dim: int,
+        owner: str = "RidgeStack",
     ) -> None:
         super().__init__()
-        owner = type(self).__name__
+        self.owner = owner
         check_choice(owner, "kind", kind, ("potential", "rotational", "helmholtz"))
         check_choice(owner, "activation", activation, ACTIVATIONS)
         for name, size in (("K", fields), ("width", width), *((("dim", dim),) if dim is not None else ())):
@@ -92,7 +94,7 @@ class RidgeStack(nn.Module):
         if not isinstance(self.weight, UninitializedParameter):
             return
         if self.kind != "potential" and dim < 2:
-            raise ValueError(f"{type(self).__name__}: a rotation needs at least two axes, got dim={dim}.")
+            raise ValueError(f"{self.owner}: a rotation needs at least two axes, got dim={dim}.")
         fields, width = self.bias.shape
         with torch.no_grad():
             for parameter, std in ((self.weight, dim**-0.5), (self.cross, 0.1 * (width * dim) ** -0.5)):
@@ -112,7 +114,7 @@ class RidgeStack(nn.Module):
 
     def at(self, t: Tensor, context: Tensor | None = None) -> RidgeSnapshot:
         """The fields at the times `t [*]`; a context `[*, C]` gives each sample its own shift."""
-        check_context(type(self).__name__, context, self.context_dim)
+        check_context(self.owner, context, self.context_dim)
         # Everything has the axes of t, so that a grid of times can be indexed whatever depends on time.
         still = torch.zeros_like(t)[..., None, None]
         shift = self.bias + still

@@ -198,9 +198,8 @@ class ODEStepper(nn.Module):
         # Everything that depends on time alone is computed once, for the whole grid.
         times = start + torch.arange(steps * points + 1, dtype=z.dtype, device=z.device) / points
         grid = self.bank.stack.on_grid(times, context, z.ndim - 1)
-        origin = self.bank.stack.at(torch.zeros_like(start), context)
         if selection is not None:
-            grid, origin = grid.select(*selection), origin.select(*selection)
+            grid = grid.select(*selection)
 
         log_det = z.new_zeros(z.shape[:-1])
         frames, log_dets = [z], [log_det]
@@ -238,6 +237,9 @@ class ODEStepper(nn.Module):
         )
         if not record:
             return path
+        origin = self.bank.stack.at(torch.zeros_like(start), context)
+        if selection is not None:
+            origin = origin.select(*selection)
         parts = controls if selection is None else controls[..., selection.field : selection.field + 1, :]
         active = (parts.flip(0) if reverse else parts)[..., 0] != 0
         return path._replace(

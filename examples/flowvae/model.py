@@ -23,8 +23,10 @@ from torchflowfield import (
     SpikeSlabPosterior,
     SpikeSlabPrior,
 )
+from torchflowfield.metrics import equivariance_error
 
 from .data.sequences import Batch
+from .evaluation import Evaluation
 from .networks import (
     bernoulli_log_prob,
     make_decoder,
@@ -58,7 +60,6 @@ class FlowVAE(LightningModule):
         code_warmup: Share of the training in which the weight of the code's divergence rises from 0.1 to 1.
         lr: Peak learning rate, after a short warm-up.
         hold: Share of the training after which the learning rate begins its cosine decay.
-        clip: Largest norm of the gradient.
         bfloat16: Run encoder and decoder in bfloat16.
         compile: Compile the rollout.
     """
@@ -80,7 +81,6 @@ class FlowVAE(LightningModule):
         code_warmup: float = 0.0,
         lr: float = 2e-3,
         hold: float = 0.0,
-        clip: float = 500.0,
         bfloat16: bool = False,
         compile: bool = False,
     ) -> None:
@@ -170,8 +170,6 @@ class FlowVAE(LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Relative equivariance error with the coefficients that the model is given or infers."""
-        from torchflowfield.metrics import equivariance_error
-
         frames = batch["frames"].transpose(0, 1)
         weights, _ = self.coefficients(frames, batch)
         path = self.roll(self.encode(frames[0])[0], weights, len(frames) - 1)
@@ -184,8 +182,6 @@ class FlowVAE(LightningModule):
 
     def on_test_start(self) -> None:
         """Collect what `test_step` sees."""
-        from .evaluation import Evaluation
-
         self.evaluation = Evaluation(self)
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
@@ -208,10 +204,6 @@ class FlowVAE(LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip by norm, as the hyperparameter says."""
-        self.clip_gradients(optimizer, gradient_clip_val=self.hparams.clip, gradient_clip_algorithm="norm")
 
     def _parameter_groups(self) -> list[dict]:
         return [{"params": list(self.parameters())}]

@@ -4,8 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SIZES = ("quick", "paper")
-
 
 def make_encoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, channels: int = 3) -> nn.Module:
     """Frames `[*, C, 28, 28]` to mean and log-variance `[*, 2 latent]`."""
@@ -24,16 +22,7 @@ def make_encoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, 
             nn.Flatten(),
             nn.Linear(2 * latent, 2 * latent),
         )
-    network = nn.Sequential(
-        nn.Conv2d(channels, width, 4, 4),
-        nn.SiLU(),
-        nn.Conv2d(width, width, 3, 1, 1),
-        nn.SiLU(),
-        nn.Flatten(),
-        nn.Linear(49 * width, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, 2 * latent),
-    )
+    network = nn.Sequential(*_patches(channels, width, hidden), nn.Linear(hidden, 2 * latent))
     scale_weights(network)
     # A small first variance, so that the decoder sees a signal from the start.
     with torch.no_grad():
@@ -78,6 +67,19 @@ def make_decoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, 
     return network
 
 
+def _patches(channels: int, width: int, features: int) -> list[nn.Module]:
+    """Patches of 4×4 pixels to features: cheaper on a CPU than two strided convolutions."""
+    return [
+        nn.Conv2d(channels, width, 4, 4),
+        nn.SiLU(),
+        nn.Conv2d(width, width, 3, 1, 1),
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(49 * width, features),
+        nn.SiLU(),
+    ]
+
+
 def make_pair_network(features: int, *, width: int = 24, channels: int = 3) -> nn.Module:
     """Two successive frames `[N, 2 C, 28, 28]` to features of what happened between them."""
     network = nn.Sequential(
@@ -95,15 +97,7 @@ def make_pair_network(features: int, *, width: int = 24, channels: int = 3) -> n
 
 def make_sequence_network(frames: int, features: int, *, width: int = 32, channels: int = 3) -> nn.Module:
     """All frames of a sequence side by side `[N, frames · C, 28, 28]` to features of its transformation."""
-    network = nn.Sequential(
-        nn.Conv2d(frames * channels, width, 4, 4),
-        nn.SiLU(),
-        nn.Conv2d(width, width, 3, 1, 1),
-        nn.SiLU(),
-        nn.Flatten(),
-        nn.Linear(49 * width, features),
-        nn.SiLU(),
-    )
+    network = nn.Sequential(*_patches(frames * channels, width, features))
     scale_weights(network)
     return network
 
