@@ -127,15 +127,20 @@ class TestSlabs:
 
     def test_slabs_may_have_features_of_their_own(self):
         posterior = SpikeSlabPosterior(4, 3, slab_features=7).eval()
-        features, others = torch.randn(2, 5, 4), torch.randn(2, 5, 7)
-        sample = posterior(features, slab_features=others)
-        assert torch.equal(sample.logits, posterior.spike_head(features))
-        assert torch.equal(sample.slabs, posterior(2 * features, slab_features=others).slabs)
-        assert not torch.equal(sample.slabs, posterior(features, slab_features=2 * others).slabs)
+        spikes, others = posterior(torch.randn(2, 5, 4), use_slab=False), torch.randn(2, 5, 7)
+        sample = posterior.with_slabs(spikes, others)
+        assert torch.equal(sample.spikes, spikes.spikes)
+        assert torch.equal(sample.weights, spikes.spikes * sample.slabs)
+        assert torch.equal(sample.slabs, posterior._slab(posterior.slab_head(others).view(2, 5, 3, 2)).mean)
 
     def test_features_of_slabs_of_another_size_are_an_error(self):
         with pytest.raises(ValueError, match=r"expected features of shape \(\*, 7\), got \(2, 4\)"):
             SpikeSlabPosterior(4, 3, slab_features=7)(torch.randn(2, 4))
+
+    def test_a_posterior_of_spikes_alone_has_no_slabs_to_give(self):
+        posterior = SpikeSlabPosterior(4, 3, slab=None)
+        with pytest.raises(ValueError, match="this posterior has spikes alone"):
+            posterior.with_slabs(posterior(torch.randn(2, 4)), torch.randn(2, 4))
 
     def test_the_first_slabs_are_about_one_with_the_given_scale(self):
         slab = SpikeSlabPosterior(4, 3, slab_scale=0.25)(torch.zeros(2, 5, 4)).slab

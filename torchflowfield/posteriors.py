@@ -119,8 +119,7 @@ class SpikeSlabPosterior(nn.Module):
             spikes alone.
         slab_range: Interval that an argument named `loc` is kept in.
         slab_scale: First value of an argument named `scale`.
-        slab_features: Size of the features of the slabs, where they have some of their own: how fast a factor moves
-            is told by finer differences than whether it does.
+        slab_features: Size of the features of the slabs, where they have some of their own: see `with_slabs`.
         hard: Use spikes of 0 and 1 in the forward pass (straight-through); otherwise their relaxation.
 
     Raises:
@@ -186,7 +185,6 @@ class SpikeSlabPosterior(nn.Module):
         features: Float[Tensor, "*steps features"],
         temperature: float = 1.0,
         *,
-        slab_features: Float[Tensor, "*steps slab_features"] | None = None,
         use_slab: bool = True,
     ) -> SpikeSlab:
         r"""Infer the coefficients of every step.
@@ -194,21 +192,30 @@ class SpikeSlabPosterior(nn.Module):
         Args:
             features: Features of each pair of frames, `[T, *, features]`.
             temperature: Temperature $\tau$ of the relaxation.
-            slab_features: Features of the slabs, `[T, *, slab_features]`; those of the spikes if none.
             use_slab: False keeps every slab at 1: the first stage of training.
         """
         _check_features("SpikeSlabPosterior", features, self.spike_head.in_features)
         check_temperature("SpikeSlabPosterior", temperature)
         logits = self.spike_head(features).clamp(-80, 80).masked_fill(~self.enabled, -80.0)
         spikes = self._sample_spikes(logits, temperature) if self.training else _most_probable(logits)
+        draw = SpikeSlab(spikes, spikes, None, logits)
         if self.slab_head is None or not use_slab:
-            return SpikeSlab(spikes, spikes, None, logits)
-        slab_features = features if slab_features is None else slab_features
-        _check_features("SpikeSlabPosterior", slab_features, self.slab_head.in_features)
-        slab = self._slab(self.slab_head(slab_features).unflatten(-1, (self.K, -1)))
+            return draw
+        return self.with_slabs(draw, features)
+
+    def with_slabs(self, draw: SpikeSlab, features: Float[Tensor, "*steps features"]) -> SpikeSlab:
+        """Give the spikes of a draw slabs from features `[T, *, slab_features]`, which may depend on them.
+
+        Raises:
+            ValueError: For a posterior of spikes alone, or features of another size.
+        """
+        if self.slab_head is None or self.slab_family is None:
+            raise ValueError("SpikeSlabPosterior: this posterior has spikes alone. Pass slab=Laplace, for instance.")
+        _check_features("SpikeSlabPosterior", features, self.slab_head.in_features)
+        slab = self._slab(self.slab_head(features).unflatten(-1, (self.K, -1)))
         slabs = slab.rsample() if self.training else slab.mean
-        weights = spikes * (torch.cat((slabs, slabs), -1) if self.control == "double" else slabs)
-        return SpikeSlab(weights, spikes, slabs, logits, slab)
+        both = torch.cat((slabs, slabs), -1) if self.control == "double" else slabs
+        return SpikeSlab(draw.spikes * both, draw.spikes, slabs, draw.logits, slab)
 
     @torch.no_grad()
     def disable(self, control: int) -> None:

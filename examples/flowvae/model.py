@@ -33,10 +33,8 @@ from .networks import (
     make_encoder,
     make_pair_network,
     make_sequence_network,
-    make_speed_network,
     pair_features,
     shuffle_views,
-    speed_features,
 )
 
 
@@ -261,7 +259,6 @@ class UnsupervisedFlowVAE(FlowVAE):
 
     Args:
         features: Size of the features of a pair of frames.
-        slab_features: Size of the features that speeds are inferred from, by a network of their own.
         slab: Infer speeds too; otherwise every speed is 1.
         slab_from: Share of the training after which the slabs join the spikes.
         on: Prior probability of a first spike.
@@ -279,9 +276,8 @@ class UnsupervisedFlowVAE(FlowVAE):
     def __init__(
         self,
         features: int = 128,
-        slab_features: int = 256,
         slab: bool = False,
-        slab_from: float = 0.3,
+        slab_from: float = 0.4,
         on: float = 0.1,
         keep: float = 0.9,
         learn_rates: bool = False,
@@ -295,14 +291,13 @@ class UnsupervisedFlowVAE(FlowVAE):
         super().__init__(**shared)
         self.save_hyperparameters()
         self.pair_network = make_pair_network(features, width=16)
-        self.speed_network = make_speed_network(slab_features) if slab else None
         self.posterior = SpikeSlabPosterior(
             features,
             self.flows.K,
             control=self.flows.control,
             slab=Laplace if slab else None,
             slab_scale=0.05,
-            slab_features=slab_features,
+            slab_features=self.flows.K,
         )
         self.prior = SpikeSlabPrior(
             self.flows.K,
@@ -312,6 +307,10 @@ class UnsupervisedFlowVAE(FlowVAE):
             slab=Laplace(1.0, 0.1) if slab else None,
             learnable=learn_rates,
         )
+        if slab:
+            # A slab begins as the speed that explains how the code moved; the slope of its squashing at 1 is a half.
+            head = self.posterior.slab_head.weight.data.view(self.flows.K, 2, self.flows.K)
+            head.zero_()[:, 0] = 2 * torch.eye(self.flows.K)
         nn.init.normal_(self.posterior.spike_head.weight, std=0.05)
         nn.init.zeros_(self.posterior.spike_head.bias)
 
@@ -328,11 +327,27 @@ class UnsupervisedFlowVAE(FlowVAE):
         features = pair_features(self.pair_network, 3 * seen)
         progress = training_progress(self)
         temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
+        draw = self.posterior(features, temperature, use_slab=False)
         if not self.slabs_joined(progress):
-            return self.posterior(features, temperature, use_slab=False)
-        with self._precision(seen):
-            speeds = speed_features(self.speed_network, 3 * seen).float()
-        return self.posterior(features, temperature, slab_features=speeds)
+            return draw
+        return self.posterior.with_slabs(draw, self.explained_speeds(frames, draw.spikes))
+
+    def explained_speeds(self, frames: Tensor, spikes: Tensor) -> Tensor:
+        r"""How much faster than 1 each flow has to be to explain how the codes moved, `[T, B, K]`.
+
+        The posterior mean of $\delta$ in $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k + \text{noise}$, with the
+        variances of the two codes as that of the noise and the slab's as the prior's.
+        """
+        mean, std = self.encode(frames)
+        precision = 1 / (std[:-1].square() + std[1:].square()).detach()
+        spikes, before = spikes.detach(), mean[:-1]
+        time = torch.arange(1.0, len(frames), device=before.device)[:, None].expand(before.shape[:-1])
+        own = torch.eye(self.flows.K, device=before.device).repeat(1, self.flows.num_controls // self.flows.K)
+        moves = torch.stack([self.flows(time, before, spikes * mask) for mask in own], -1)
+        surplus = mean[1:] - before - moves.sum(-1)
+        gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, precision, moves)
+        gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
+        return torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus))
 
     def slabs_joined(self, progress: float) -> bool:
         """Whether the second stage of training has begun."""

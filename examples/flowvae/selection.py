@@ -25,28 +25,27 @@ class BackwardSelection(Callback):
 
     Learnable switching rates make an unused flow cheap to keep off, but they do not merge two flows that have divided a
     transformation between them by content: on the way there the bound is worse. Taking one away does. What decides is
-    the negative evidence bound of validation sequences, without noise.
+    the negative evidence bound of validation sequences, without noise. Every flow is tried once; the trials come early,
+    while the others can still learn to take over.
 
     Args:
         begin: Share of the training before the first trial.
         end: Share of the training after which no trial begins.
         heal: Steps of a trial.
         tolerance: Largest relative loss of the bound at which a flow stays off.
-        rejections: Number of failed trials in a row after which selection ends.
         sequences: Validation sequences that decide.
     """
 
     def __init__(
         self,
-        begin: float = 0.35,
-        end: float = 0.7,
+        begin: float = 0.12,
+        end: float = 0.6,
         heal: int = 100,
         tolerance: float = 0.03,
-        rejections: int = 2,
         sequences: int = 512,
     ) -> None:
-        self.begin, self.end, self.heal, self.tolerance = begin, end, heal, tolerance
-        self.rejections, self.sequences = rejections, sequences
+        self.begin, self.end, self.heal = begin, end, heal
+        self.tolerance, self.sequences = tolerance, sequences
         self.needed: list[int] = []
         self.trial: Trial | None = None
 
@@ -73,7 +72,7 @@ class BackwardSelection(Callback):
             bound, usage = self._judge(trainer, model, bound, usage)
         candidates = [k for k in range(len(usage)) if bool(model.posterior.enabled[k]) and k not in self.needed]
         late = training_progress(model) >= self.end
-        if late or len(self.needed) >= self.rejections or not candidates or int(model.posterior.enabled.sum()) == 1:
+        if late or not candidates or int(model.posterior.enabled.sum()) == 1:
             return
         control = min(candidates, key=lambda k: usage[k])
         self.trial = Trial(control, bound, copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()))
@@ -88,7 +87,6 @@ class BackwardSelection(Callback):
         word = "stays off" if kept_off else "is needed"
         trainer.print(f"flow {trial.control} {word}: negative bound {trial.bound:.1f} with it, {bound:.1f} without")
         if kept_off:
-            self.needed = []
             return bound, usage
         self.needed.append(trial.control)
         model.load_state_dict(trial.model)
