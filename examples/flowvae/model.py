@@ -261,6 +261,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         features: Size of the features of a pair of frames.
         slab: Infer speeds too; otherwise every speed is 1.
         slab_from: Share of the training after which the slabs join the spikes.
+        consistency: Weight of the part of the codes' motion that the flows leave unexplained, see `explain`.
         on: Prior probability of a first spike.
         keep: Prior probability that a spike keeps its value.
         learn_rates: Learn the prior's rates of every control, so that surplus flows die out.
@@ -278,6 +279,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         features: int = 128,
         slab: bool = False,
         slab_from: float = 0.4,
+        consistency: float = 0.0,
         on: float = 0.1,
         keep: float = 0.9,
         learn_rates: bool = False,
@@ -319,7 +321,10 @@ class UnsupervisedFlowVAE(FlowVAE):
         draw = self.infer(frames)
         kl = self.prior.kl(draw)
         weight = min(1.0, training_progress(self) / self.hparams.spike_warmup)
-        return draw.weights, (weight * kl.spike + kl.slab).sum(0).mean()
+        cost = (weight * kl.spike + kl.slab).sum(0).mean()
+        if self.hparams.consistency and self.training:
+            cost = cost + self.hparams.consistency * self.explain(frames, draw.spikes)[1].sum(0).mean()
+        return draw.weights, cost
 
     def infer(self, frames: Tensor) -> SpikeSlab:
         """The posterior's draw for frames `[T+1, B, C, H, W]`, deterministic in `eval` mode."""
@@ -327,27 +332,35 @@ class UnsupervisedFlowVAE(FlowVAE):
         features = pair_features(self.pair_network, 3 * seen)
         progress = training_progress(self)
         temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
+        joined = self.slabs_joined(progress)
+        self.posterior.hard = joined  # a soft spike would be taken for a low speed
         draw = self.posterior(features, temperature, use_slab=False)
-        if not self.slabs_joined(progress):
-            return draw
-        return self.posterior.with_slabs(draw, self.explained_speeds(frames, draw.spikes))
+        return self.posterior.with_slabs(draw, self.explain(frames, draw.spikes)[0]) if joined else draw
 
-    def explained_speeds(self, frames: Tensor, spikes: Tensor) -> Tensor:
-        r"""How much faster than 1 each flow has to be to explain how the codes moved, `[T, B, K]`.
+    def explain(self, frames: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The speeds that explain how the codes of frames `[T+1, B, C, H, W]` moved.
 
-        The posterior mean of $\delta$ in $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k + \text{noise}$, with the
-        variances of the two codes as that of the noise and the slab's as the prior's.
+        In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k(\mu_{t-1}) + \epsilon$ the noise has the variances of both
+        codes, and $\delta$ that of the slabs.
+
+        Returns:
+            The posterior mean of $\delta$, `[T, B, K]`, and half the square of what is left, in units of the noise,
+            `[T, B]`.
         """
         mean, std = self.encode(frames)
         precision = 1 / (std[:-1].square() + std[1:].square()).detach()
-        spikes, before = spikes.detach(), mean[:-1]
+        on, before = (spikes > 0.5).to(mean), mean[:-1]
         time = torch.arange(1.0, len(frames), device=before.device)[:, None].expand(before.shape[:-1])
         own = torch.eye(self.flows.K, device=before.device).repeat(1, self.flows.num_controls // self.flows.K)
-        moves = torch.stack([self.flows(time, before, spikes * mask) for mask in own], -1)
+        moves = torch.stack([self.flows(time, before, on * mask) for mask in own], -1)
         surplus = mean[1:] - before - moves.sum(-1)
+        if self.prior.slab is None:
+            return torch.zeros_like(moves[..., 0, :]), 0.5 * (precision * surplus.square()).sum(-1)
         gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, precision, moves)
         gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
-        return torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus))
+        speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus))
+        left = surplus - (moves * speeds[..., None, :]).sum(-1)
+        return speeds, 0.5 * (precision * left.square()).sum(-1)
 
     def slabs_joined(self, progress: float) -> bool:
         """Whether the second stage of training has begun."""
