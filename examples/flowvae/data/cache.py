@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from filelock import FileLock
@@ -34,10 +36,11 @@ class Cache:
 
     def __init__(self, folder: Path, recipe: dict) -> None:
         self.folder, self.recipe = Path(folder), recipe
-        self._fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+        self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
         self._manifest = self.folder / _MANIFEST
         self._read_to = 0
         self._listed: dict[str, dict] = {}
+        self._reading = threading.RLock()
 
     def ensure(self, name: str, make: Maker) -> Path:
         """The file of that name, made if it is missing, unfinished, altered, or of another recipe.
@@ -74,16 +77,21 @@ class Cache:
             lock.unlink(missing_ok=True)
         return path
 
-    def ensure_all(self, makers: Mapping[str, Maker], title: str) -> list[Path]:
+    def ensure_all(self, makers: Mapping[str, Maker], title: str, *, jobs: int = 1) -> list[Path]:
         """Every one of the named files, with a progress bar if one has to be made.
 
         Args:
             makers: Name and maker of every file, as `ensure` takes them.
             title: What the bar shows.
+            jobs: Threads that make files, for makers that wait for the disk or a library most of the time.
         """
         wanted = [name for name in makers if not self._is_good(name)]
-        for name in _progress(wanted, title):
-            self.ensure(name, makers[name])
+        if wanted:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            with Progress(*columns) as progress, ThreadPoolExecutor(jobs) as pool:
+                made = pool.map(lambda name: self.ensure(name, makers[name]), wanted)
+                for _ in progress.track(made, total=len(wanted), description=title):
+                    pass
         return [self._path(name) for name in makers]
 
     def verify(self) -> list[str]:
@@ -104,17 +112,19 @@ class Cache:
 
     def _is_good(self, name: str) -> bool:
         self._read_manifest()
-        entry, path = self._listed.get(name), self.folder / name
-        if entry is None or entry["recipe"] != self._fingerprint or not path.is_file():
-            return False
-        return path.stat().st_size == entry["bytes"] and sha256(path) == entry["sha256"]
+        entry = self._listed.get(name)
+        return entry is not None and entry["recipe"] == self.fingerprint and self._is_intact(name)
+
+    def _is_intact(self, name: str) -> bool:
+        entry, path = self._listed[name], self.folder / name
+        return path.is_file() and path.stat().st_size == entry["bytes"] and sha256(path) == entry["sha256"]
 
     def _put(self, name: str, unfinished: Path, path: Path) -> None:
         entry = {
             "name": name,
             "bytes": unfinished.stat().st_size,
             "sha256": sha256(unfinished),
-            "recipe": self._fingerprint,
+            "recipe": self.fingerprint,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("rb+") as stream:
@@ -126,8 +136,8 @@ class Cache:
     def _append(self, entry: dict) -> None:
         self._read_manifest()
         lines = [entry]
-        if all(other["recipe"] != self._fingerprint for other in self._listed.values()):
-            lines.insert(0, {"recipe": self._fingerprint, "values": self.recipe})
+        if all(other["recipe"] != self.fingerprint for other in self._listed.values()):
+            lines.insert(0, {"recipe": self.fingerprint, "values": self.recipe})
         torn = self._manifest.is_file() and not _ends_in_newline(self._manifest)
         text = "\n" * torn + "".join(json.dumps(line) + "\n" for line in lines)
         with self._manifest.open("a", encoding="utf-8") as stream:
@@ -135,6 +145,10 @@ class Cache:
 
     def _read_manifest(self) -> None:
         """Take in the lines that were added since the last look; a line that cannot be read lists nothing."""
+        with self._reading:
+            self._read_new_lines()
+
+    def _read_new_lines(self) -> None:
         if not self._manifest.is_file():
             self._listed, self._read_to = {}, 0
             return
@@ -155,18 +169,17 @@ class Cache:
                 continue
 
 
+def damaged_files(folder: Path) -> list[str]:
+    """Names of the files in a cache's folder that are listed but missing or altered, whatever made them."""
+    cache = Cache(folder, {})
+    cache._read_manifest()
+    return sorted(name for name in cache._listed if not cache._is_intact(name))
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _progress(names: list[str], title: str) -> Iterator[str]:
-    if not names:
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        yield from progress.track(names, description=title)
 
 
 def _ends_in_newline(path: Path) -> bool:
