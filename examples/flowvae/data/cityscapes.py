@@ -13,8 +13,8 @@ from .frames import FRAMES, Crop, pack, read_image
 from .video import Segment, VideoData
 
 SOURCE = Source(
-    "Cityscapes (leftImg8bit_sequence_trainvaltest.zip)",
-    "own licence, login needed",
+    "Cityscapes",
+    "leftImg8bit_sequence_trainvaltest.zip, own licence, login needed",
     "https://www.cityscapes-dataset.com/downloads",
     stand_in="cityscapes",
 )

@@ -138,5 +138,5 @@ class Isaac3DData(_FolderData):
         "lighting_intensity", "lighting_y", "object_color", "wall_color",
     )  # fmt: skip
     factors = names[1:]
-    base = ("object_shape", "object_color", "wall_color")
+    base = ("object_shape", "lighting_y", "object_color", "wall_color")
     official = (3, 8, 5, 4, 4, 4, 6, 4, 4)

@@ -11,9 +11,7 @@ from .files import DataError, Source, check_md5, is_stand_in, require
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
 
-SOURCE = Source(
-    "Shapes3D (3dshapes.h5)", "Apache-2.0", "https://github.com/google-deepmind/3d-shapes", stand_in="shapes3d"
-)
+SOURCE = Source("Shapes3D", "Apache-2.0", "https://github.com/google-deepmind/3d-shapes", stand_in="shapes3d")
 MD5 = "099a2078d58cec4daad0702c55d06868"
 NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
 OFFICIAL = (10, 10, 10, 8, 4, 15)
