@@ -1,4 +1,4 @@
-"""Train, validate and test a FlowVAE from a YAML file.
+"""Train, validate and test a model from a YAML file.
 
 python examples/train.py fit --config examples/configs/digits/supervised.yaml
 python examples/train.py test --config examples/configs/digits/supervised.yaml --ckpt_path last
@@ -6,8 +6,8 @@ python examples/train.py test --config examples/configs/digits/supervised.yaml -
 
 import warnings
 
+from flowvae.base import SequenceVAE
 from flowvae.data.sequences import DigitsData
-from flowvae.model import FlowVAE
 from lightning.pytorch.cli import LightningCLI
 
 
@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> LightningCLI:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     return LightningCLI(
-        FlowVAE,
+        SequenceVAE,
         DigitsData,
         subclass_mode_model=True,
         args=arguments,
