@@ -117,13 +117,25 @@ class TestSlabs:
         assert sample.slabs.shape == (2, 5, 3)
         close(sample.weights[..., :3], sample.spikes[..., :3] * sample.slabs)
         close(sample.weights[..., 3:], sample.spikes[..., 3:] * sample.slabs)
-        assert SpikeSlabPrior(6).kl(sample).total.shape == (5,)
+        assert SpikeSlabPrior(3, control="double").kl(sample).total.shape == (5,)
 
     @pytest.mark.parametrize("options", [{"slab": None}, {}])
     def test_spikes_alone_are_the_first_stage(self, options):
         sample = SpikeSlabPosterior(4, 3, **options)(torch.randn(2, 5, 4), use_slab=False)
         close(sample.weights, sample.spikes)
         assert sample.slabs is sample.slab is None
+
+    def test_slabs_may_have_features_of_their_own(self):
+        posterior = SpikeSlabPosterior(4, 3, slab_features=7).eval()
+        features, others = torch.randn(2, 5, 4), torch.randn(2, 5, 7)
+        sample = posterior(features, slab_features=others)
+        assert torch.equal(sample.logits, posterior.spike_head(features))
+        assert torch.equal(sample.slabs, posterior(2 * features, slab_features=others).slabs)
+        assert not torch.equal(sample.slabs, posterior(features, slab_features=2 * others).slabs)
+
+    def test_features_of_slabs_of_another_size_are_an_error(self):
+        with pytest.raises(ValueError, match=r"expected features of shape \(\*, 7\), got \(2, 4\)"):
+            SpikeSlabPosterior(4, 3, slab_features=7)(torch.randn(2, 4))
 
     def test_the_first_slabs_are_about_one_with_the_given_scale(self):
         slab = SpikeSlabPosterior(4, 3, slab_scale=0.25)(torch.zeros(2, 5, 4)).slab

@@ -129,7 +129,7 @@ class TestSpikes:
     def test_twelve_fields_can_be_enumerated_and_no_more(self):
         marginals = SpikeSlabPrior(12).marginals(2)
         assert marginals.shape == (2, 12)
-        with pytest.raises(ValueError, match="enumeration is for K ≤ 12, got 13. Average samples instead"):
+        with pytest.raises(ValueError, match="enumeration is for K ≤ 12, got 13 spikes. Average samples instead"):
             SpikeSlabPrior(13).marginals(2)
 
     @pytest.mark.parametrize("K", [1, 2, 3])
@@ -274,6 +274,15 @@ class TestSlabs:
         assert (sample.slabs - 1).abs().mean().item() == pytest.approx(0.1, rel=0.03)
         assert sample.logits is None
 
+    def test_double_control_has_two_spikes_per_field_and_one_slab_that_they_share(self):
+        prior = SpikeSlabPrior(2, control="double").double()
+        sample = prior.sample((7,), steps=3)
+        assert sample.spikes.shape == (3, 7, 4)
+        assert sample.slabs.shape == (3, 7, 2)
+        assert torch.equal(sample.weights, sample.spikes * torch.cat((sample.slabs, sample.slabs), -1))
+        assert prior.log_prob(sample.spikes, sample.slabs).shape == (7,)
+        assert prior.marginals(3).shape == (3, 4)
+
     def test_without_a_slab_the_weights_are_the_spikes(self):
         sample = SpikeSlabPrior(3, slab=None).sample((5,), steps=2)
         close(sample.weights, sample.spikes)
@@ -341,7 +350,7 @@ class TestErrors:
             SpikeSlabPrior(2).log_prob(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
 
     def test_another_number_of_fields(self):
-        message = r"expected spikes of shape \(T, \*, 2\), got \(4, 3\). K is the number of controls"
+        message = r"expected spikes of shape \(T, \*, 2\), got \(4, 3\). Pass control='double'"
         with pytest.raises(ValueError, match=message):
             SpikeSlabPrior(2).log_prob(torch.ones(4, 3))
         with pytest.raises(ValueError, match=message):

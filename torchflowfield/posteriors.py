@@ -119,6 +119,8 @@ class SpikeSlabPosterior(nn.Module):
             spikes alone.
         slab_range: Interval that an argument named `loc` is kept in.
         slab_scale: First value of an argument named `scale`.
+        slab_features: Size of the features of the slabs, where they have some of their own: how fast a factor moves
+            is told by finer differences than whether it does.
         hard: Use spikes of 0 and 1 in the forward pass (straight-through); otherwise their relaxation.
 
     Raises:
@@ -144,6 +146,7 @@ class SpikeSlabPosterior(nn.Module):
         slab: type[Distribution] | None = Laplace,
         slab_range: tuple[float, float] = (0.0, 2.0),
         slab_scale: float = 0.1,
+        slab_features: int | None = None,
         hard: bool = False,
     ) -> None:
         super().__init__()
@@ -163,7 +166,8 @@ class SpikeSlabPosterior(nn.Module):
         self.register_buffer("enabled", torch.ones(self.num_controls, dtype=torch.bool))
         arguments: dict[str, Any] = {} if slab is None else dict(slab.arg_constraints)
         self.slab_constraints = {n: c for n, c in arguments.items() if c is not constraints.dependent}
-        self.slab_head = nn.Linear(in_features, K * len(self.slab_constraints)) if slab is not None else None
+        size = in_features if slab_features is None else slab_features
+        self.slab_head = nn.Linear(size, K * len(self.slab_constraints)) if slab is not None else None
         if self.slab_head is not None:
             with torch.no_grad():
                 bias = self.slab_head.bias.view(K, -1)
@@ -178,13 +182,19 @@ class SpikeSlabPosterior(nn.Module):
         return self.K * (2 if self.control == "double" else 1)
 
     def forward(
-        self, features: Float[Tensor, "*steps features"], temperature: float = 1.0, *, use_slab: bool = True
+        self,
+        features: Float[Tensor, "*steps features"],
+        temperature: float = 1.0,
+        *,
+        slab_features: Float[Tensor, "*steps slab_features"] | None = None,
+        use_slab: bool = True,
     ) -> SpikeSlab:
         r"""Infer the coefficients of every step.
 
         Args:
             features: Features of each pair of frames, `[T, *, features]`.
             temperature: Temperature $\tau$ of the relaxation.
+            slab_features: Features of the slabs, `[T, *, slab_features]`; those of the spikes if none.
             use_slab: False keeps every slab at 1: the first stage of training.
         """
         _check_features("SpikeSlabPosterior", features, self.spike_head.in_features)
@@ -193,7 +203,9 @@ class SpikeSlabPosterior(nn.Module):
         spikes = self._sample_spikes(logits, temperature) if self.training else _most_probable(logits)
         if self.slab_head is None or not use_slab:
             return SpikeSlab(spikes, spikes, None, logits)
-        slab = self._slab(self.slab_head(features).unflatten(-1, (self.K, -1)))
+        slab_features = features if slab_features is None else slab_features
+        _check_features("SpikeSlabPosterior", slab_features, self.slab_head.in_features)
+        slab = self._slab(self.slab_head(slab_features).unflatten(-1, (self.K, -1)))
         slabs = slab.rsample() if self.training else slab.mean
         weights = spikes * (torch.cat((slabs, slabs), -1) if self.control == "double" else slabs)
         return SpikeSlab(weights, spikes, slabs, logits, slab)

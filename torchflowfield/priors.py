@@ -1,7 +1,7 @@
 """Prior paths: heat flow for the latent vector, a sparse Markov chain for the coefficients."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, kl_divergence
 from torch.nn import functional as F
 
-from torchflowfield._checks import check_probability
+from torchflowfield._checks import check_choice, check_probability
 from torchflowfield.stepper import FlowPath
 
 
@@ -100,6 +100,7 @@ class SpikeSlabPrior(nn.Module):
         K: Number of spikes (`bank.num_controls`).
         on: Probability of a first spike.
         keep: Probability that a spike keeps its value, where the rates are not given.
+        control: `"double"` has two spikes per field, one for each part, and one slab that they share.
         switch_on: Probability of going on.
         switch_off: Probability of going off.
         slab: Distribution of the slabs; None for spikes alone.
@@ -125,6 +126,7 @@ class SpikeSlabPrior(nn.Module):
         on: float = 0.1,
         keep: float = 0.9,
         *,
+        control: Literal["single", "double"] = "single",
         switch_on: float | None = None,
         switch_off: float | None = None,
         slab: Distribution | None = Laplace(1.0, 0.1),  # noqa: B008
@@ -133,18 +135,19 @@ class SpikeSlabPrior(nn.Module):
         super().__init__()
         if K < 1:
             raise ValueError(f"SpikeSlabPrior: expected K ≥ 1, got {K}.")
+        check_choice("SpikeSlabPrior", "control", control, ("single", "double"))
         check_probability("SpikeSlabPrior", "keep", keep)
         rates = {
             "on": on,
             "switch_on": 1 - keep if switch_on is None else switch_on,
             "switch_off": 1 - keep if switch_off is None else switch_off,
         }
-        self.K = K
+        self.K, self.control = K, control
 
         def logit(name: str) -> nn.Parameter:
             check_probability("SpikeSlabPrior", name, rates[name])
             value = math.log(rates[name]) - math.log1p(-rates[name])
-            return nn.Parameter(torch.full((K,), value), requires_grad=learnable)
+            return nn.Parameter(torch.full((self.num_controls,), value), requires_grad=learnable)
 
         self.on_logit, self.switch_on_logit, self.switch_off_logit = map(logit, rates)
         self._slab_type = None if slab is None else type(slab)
@@ -158,14 +161,19 @@ class SpikeSlabPrior(nn.Module):
             self.register_buffer(f"slab_{name}", getattr(slab, name).detach().clone())
 
     @property
+    def num_controls(self) -> int:
+        """Number of spikes: K, or 2K with double control."""
+        return self.K * (2 if self.control == "double" else 1)
+
+    @property
     def slab(self) -> Distribution | None:
         """Distribution of one slab, on the device of this module."""
         if self._slab_type is None:
             return None
         return self._slab_type(**{name: getattr(self, f"slab_{name}") for name in self._slab_arguments})
 
-    def rates(self) -> dict[str, Float[Tensor, " fields"]]:
-        """The probabilities `on`, `switch_on` and `switch_off` of every field."""
+    def rates(self) -> dict[str, Float[Tensor, " controls"]]:
+        """The probabilities `on`, `switch_on` and `switch_off` of every spike."""
         logits = {"on": self.on_logit, "switch_on": self.switch_on_logit, "switch_off": self.switch_off_logit}
         return {name: logit.sigmoid() for name, logit in logits.items()}
 
@@ -176,8 +184,8 @@ class SpikeSlabPrior(nn.Module):
         Raises:
             ValueError: For an unknown control.
         """
-        if not 0 <= control < self.K:
-            raise ValueError(f"SpikeSlabPrior: expected a control from 0 to {self.K - 1}, got {control}.")
+        if not 0 <= control < self.num_controls:
+            raise ValueError(f"SpikeSlabPrior: expected a control from 0 to {self.num_controls - 1}, got {control}.")
         for logit in (self.on_logit, self.switch_on_logit):
             logit[control] = -12.0
 
@@ -192,16 +200,18 @@ class SpikeSlabPrior(nn.Module):
         with torch.no_grad():
             chain: list[Tensor] = []
             for _ in range(steps):
-                logits = self.on_logit.expand(*shape, self.K) if not chain else torch.logit(self._next(chain[-1])[0])
+                logits = torch.logit(self._next(chain[-1])[0]) if chain else self.on_logit.expand(*shape, -1)
                 chain.append(sample_not_all_zero(logits))
             spikes = torch.stack(chain)
             if self.slab is None:
                 return SpikeSlab(spikes, spikes)
-            slabs = self.slab.expand(spikes.shape).sample()
-            return SpikeSlab(spikes * slabs, spikes, slabs)
+            slabs = self.slab.expand((*spikes.shape[:-1], self.K)).sample()
+            return SpikeSlab(
+                spikes * (torch.cat((slabs, slabs), -1) if self.control == "double" else slabs), spikes, slabs
+            )
 
     def log_prob(
-        self, spikes: Float[Tensor, "steps *batch fields"], slabs: Float[Tensor, "steps *batch fields"] | None = None
+        self, spikes: Float[Tensor, "steps *batch controls"], slabs: Float[Tensor, "steps *batch fields"] | None = None
     ) -> Float[Tensor, "*batch"]:
         """Log-probability of whole chains of hard spikes, and of the slabs where they are given.
 
@@ -221,16 +231,17 @@ class SpikeSlabPrior(nn.Module):
             total = total + self.slab.log_prob(slabs).sum((0, -1))
         return total
 
-    def marginals(self, steps: int) -> Float[Tensor, "steps fields"]:
-        """Probability that each field is on at each step, exact over all $2^K - 1$ states.
+    def marginals(self, steps: int) -> Float[Tensor, "steps controls"]:
+        """Probability that each spike is on at each step, exact over all $2^K - 1$ states.
 
         Raises:
             ValueError: For more than 12 fields.
         """
-        if self.K > 12:
-            raise ValueError(f"SpikeSlabPrior: enumeration is for K ≤ 12, got {self.K}. Average samples instead.")
+        count = self.num_controls
+        if count > 12:
+            raise ValueError(f"SpikeSlabPrior: enumeration is for K ≤ 12, got {count} spikes. Average samples instead.")
         device = self.on_logit.device
-        states = (torch.arange(1, 2**self.K, device=device)[:, None] >> torch.arange(self.K, device=device)) & 1
+        states = (torch.arange(1, 2**count, device=device)[:, None] >> torch.arange(count, device=device)) & 1
         states = states.to(self.on_logit)
         first = self.log_prob(states[None]).exp()
         p, q = self._next(states)
@@ -277,10 +288,10 @@ class SpikeSlabPrior(nn.Module):
         return SpikeSlabKL(spike, slab, (spike + slab).sum(0))
 
     def _check_spikes(self, spikes: Tensor) -> None:
-        if spikes.ndim < 2 or spikes.shape[-1] != self.K:
+        if spikes.ndim < 2 or spikes.shape[-1] != self.num_controls:
             raise ValueError(
-                f"SpikeSlabPrior: expected spikes of shape (T, *, {self.K}), got {tuple(spikes.shape)}. "
-                f"K is the number of controls of the bank."
+                f"SpikeSlabPrior: expected spikes of shape (T, *, {self.num_controls}), got {tuple(spikes.shape)}. "
+                f"Pass control='double' for two spikes per field."
             )
 
     def _next(self, previous: Tensor) -> tuple[Tensor, Tensor]:

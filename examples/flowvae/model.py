@@ -28,8 +28,10 @@ from .networks import (
     bernoulli_log_prob,
     make_pair_network,
     make_sequence_network,
+    make_speed_network,
     pair_features,
     shuffle_views,
+    speed_features,
 )
 
 
@@ -216,6 +218,7 @@ class UnsupervisedFlowVAE(FlowVAE):
 
     Args:
         features: Size of the features of a pair of frames.
+        slab_features: Size of the features that speeds are inferred from, by a network of their own.
         slab: Infer speeds too; otherwise every speed is 1.
         slab_from: Share of the training after which the slabs join the spikes.
         on: Prior probability of a first spike.
@@ -235,8 +238,9 @@ class UnsupervisedFlowVAE(FlowVAE):
     def __init__(
         self,
         features: int = 128,
+        slab_features: int = 256,
         slab: bool = False,
-        slab_from: float = 0.65,
+        slab_from: float = 0.3,
         on: float = 0.1,
         keep: float = 0.9,
         learn_rates: bool = False,
@@ -249,12 +253,24 @@ class UnsupervisedFlowVAE(FlowVAE):
     ) -> None:
         super().__init__(**shared)
         self.save_hyperparameters()
-        self.pair_network = make_pair_network(features, width=16, image_size=self.hparams.image_size)
+        size = self.hparams.image_size
+        self.pair_network = make_pair_network(features, width=16, image_size=size)
+        self.speed_network = make_speed_network(slab_features, image_size=size) if slab else None
         self.posterior = SpikeSlabPosterior(
-            features, self.flows.K, control=self.flows.control, slab=Laplace if slab else None
+            features,
+            self.flows.K,
+            control=self.flows.control,
+            slab=Laplace if slab else None,
+            slab_scale=0.05,
+            slab_features=slab_features,
         )
         self.prior = SpikeSlabPrior(
-            self.flows.num_controls, on, keep, slab=Laplace(1.0, 0.1) if slab else None, learnable=learn_rates
+            self.flows.K,
+            on,
+            keep,
+            control=self.flows.control,
+            slab=Laplace(1.0, 0.1) if slab else None,
+            learnable=learn_rates,
         )
         nn.init.normal_(self.posterior.spike_head.weight, std=0.05)
         nn.init.zeros_(self.posterior.spike_head.bias)
@@ -272,7 +288,11 @@ class UnsupervisedFlowVAE(FlowVAE):
         features = pair_features(self.pair_network, 3 * seen)
         progress = training_progress(self)
         temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
-        return self.posterior(features, temperature, use_slab=self.slabs_joined(progress))
+        if not self.slabs_joined(progress):
+            return self.posterior(features, temperature, use_slab=False)
+        with self._precision(seen):
+            speeds = speed_features(self.speed_network, 3 * seen).float()
+        return self.posterior(features, temperature, slab_features=speeds)
 
     def slabs_joined(self, progress: float) -> bool:
         """Whether the second stage of training has begun."""

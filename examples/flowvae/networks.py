@@ -128,6 +128,13 @@ def make_pair_network(features: int, *, image_size: int = 28, width: int = 24, c
     return network
 
 
+def make_speed_network(features: int, *, image_size: int = 28, width: int = 96, channels: int = 3) -> nn.Module:
+    """Mean and difference of two successive frames `[N, 2 C, S, S]` to features of how fast things moved."""
+    network = nn.Sequential(*_patches(2 * channels, width, features, image_size))
+    scale_weights(network)
+    return network
+
+
 def make_sequence_network(
     frames: int, features: int, *, image_size: int = 28, width: int = 32, channels: int = 3
 ) -> nn.Module:
@@ -155,6 +162,13 @@ def shuffle_views(frames: Tensor, *, mirror: bool = True) -> Tensor:
 def pair_features(network: nn.Module, frames: Tensor) -> Tensor:
     """Features `[T, B, features]` of every two successive frames of `[T+1, B, C, H, W]`."""
     pairs = torch.cat((frames[:-1], frames[1:]), 2)
+    return network(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])
+
+
+def speed_features(network: nn.Module, frames: Tensor) -> Tensor:
+    """Features `[T, B, features]` of the mean and the small difference of every two successive frames."""
+    before, after = frames[:-1], frames[1:]
+    pairs = torch.cat(((before + after) / 2, 3 * (after - before)), 2)
     return network(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])
 
 
