@@ -7,11 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .files import DataError
+
 _IMAGES, _LABELS = 2051, 2049
-
-
-class DataError(ValueError):
-    """A data file is missing or is not what its name says."""
 
 
 def read_idx(path: Path) -> Tensor:

@@ -1,0 +1,130 @@
+"""What all data sets of sequences have in common: the batches, the loaders, and what is known about them."""
+
+from abc import ABC, abstractmethod
+from typing import Literal, NotRequired, TypedDict
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from torchflowfield import SpikeSlabPrior
+
+Part = Literal["train", "val", "test"]
+
+
+class Batch(TypedDict):
+    """Sequences of one batch.
+
+    `frames [B, T+1, 3, H, W]` in [0, 1]; the true coefficients `weights [B, T, K]` of the K factors, with K = 0 for
+    data without known ones; the `factor [B]` that moves, −1 where none is known; and, of clips, the `start [B, 2]`:
+    number of the clip and of its frame.
+    """
+
+    frames: Tensor
+    weights: Tensor
+    factor: Tensor
+    start: NotRequired[Tensor]
+
+
+class Sequences(Dataset, ABC):
+    """A fixed number of sequences; the same seed and batch size give the same sequences, with any number of workers.
+
+    Args:
+        steps: Frames after the first.
+        length: Number of sequences.
+        seed: Sequences with another seed differ.
+    """
+
+    def __init__(self, *, steps: int, length: int, seed: int) -> None:
+        self.steps, self.length, self.seed = steps, length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Batch:
+        batch = self.__getitems__([index])
+        return Batch(**{key: value[0] for key, value in batch.items()})  # type: ignore[typeddict-item]
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """A whole batch at once, which is how the loader asks: making it together is several times faster."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + indices[0])
+        return self.draw(torch.as_tensor(indices), generator)
+
+    @abstractmethod
+    def draw(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """The sequences of the given numbers; all randomness comes from `generator`."""
+
+
+def draw_schedule(prior: SpikeSlabPrior, count: int, steps: int, generator: torch.Generator):
+    """Spikes and slabs `[steps, count, K]` of a prior.
+
+    It draws from the global generator, which is left as it was found.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        return prior.sample((count,), steps)
+
+
+class SequenceData(LightningDataModule, ABC):
+    """Sequences split into training, validation and test, none of which shares a frame with another.
+
+    Args:
+        steps: Frames after the first.
+        batch_size: Sequences per batch.
+        epoch: Training sequences per epoch; every epoch has new ones.
+        workers: Loader processes.
+        seed: Seed of the training sequences. Validation and test sequences are always the same.
+    """
+
+    factors: tuple[str, ...] = ()
+    """What moves, in the order of the coefficients; empty where nobody knows."""
+
+    def __init__(
+        self, steps: int = 5, batch_size: int = 128, epoch: int = 25_600, workers: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"{type(self).__name__}: expected one step or more, got {steps}. Set --data.steps.")
+        self.steps, self.batch_size, self.epoch, self.workers, self.seed = steps, batch_size, epoch, workers, seed
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the data are, for captions; says so where they stand in for others."""
+
+    @property
+    @abstractmethod
+    def image_size(self) -> int:
+        """Height and width of a frame."""
+
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Read and check the files; a second call does nothing."""
+
+    @abstractmethod
+    def sequences(self, part: Part, *, seed: int, factor: int | None = None) -> Sequences:
+        """Sequences of a part of the data, of the training motion or, for evaluation, with one factor that moves."""
+
+    def train_dataloader(self) -> DataLoader:
+        """New sequences every epoch (with `reload_dataloaders_every_n_epochs=1`)."""
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        return self._loader("train", seed=1 + self.seed * 1000 + epoch)
+
+    def val_dataloader(self) -> DataLoader:
+        """Sequences of the training motion from the validation part."""
+        return self._loader("val", seed=-1)
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Sequences of the test part: one loader per factor, and one of the training motion."""
+        alone = [self._loader("test", seed=-2 - k, factor=k) for k in range(len(self.factors))]
+        return [*alone, self._loader("test", seed=min(-9, -2 - len(self.factors)))]
+
+    def _loader(self, part: Part, *, seed: int, factor: int | None = None) -> DataLoader:
+        self.setup()
+        data = self.sequences(part, seed=seed, factor=factor)
+        return DataLoader(data, self.batch_size, num_workers=self.workers, collate_fn=_as_is)
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,155 @@
+"""Cityscapes' sequences: snippets of 30 frames from a driving car."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .base import Part
+from .files import DataError, Source, check_stand_in, is_stand_in, require
+from .frames import FRAMES, Crop, pack, read_image
+from .video import Segment, VideoData
+
+SOURCE = Source(
+    "Cityscapes (leftImg8bit_sequence_trainvaltest.zip)",
+    "own licence, login needed",
+    "https://www.cityscapes-dataset.com/downloads",
+    stand_in="cityscapes",
+)
+SNIPPET = 30
+_NAME = re.compile(r"(?P<city>[A-Za-z-]+)_(?P<sequence>\d{6})_(?P<frame>\d{6})_leftImg8bit\.png")
+
+
+class CityscapesData(VideoData):
+    """Snippets of 30 frames of a drive at 17 frames a second (Cordts et al., 2016).
+
+    `root` holds `leftImg8bit_sequence/{train,val,test}/CITY/CITY_SSSSSS_FFFFFF_leftImg8bit.png`, 2048×1024 pixels,
+    from https://www.cityscapes-dataset.com (a login is needed; own licence for research; no checksum is published). The
+    parts are the official ones, which share no city; where there is no `test`, the second half of the validation
+    snippets is for test. Frames are decoded and shrunk once, which takes hours for the whole data set and goes on where
+    it was stopped.
+
+    Args:
+        root: Folder with the official files; without one, a rendered stand-in that is made when it is first needed.
+        image_size: Height and width of the frames.
+        crop: As for `VideoData`.
+        stride: Frames per step.
+        evaluation: Most sequences of a validation or test loader.
+        decoders: Threads that decode.
+        steps: Frames after the first.
+        batch_size: Sequences per batch.
+        epoch: Training sequences per epoch; every epoch has new ones.
+        workers: Loader processes.
+        seed: Seed of the training sequences. Validation and test sequences are always the same.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        image_size: int = 64,
+        crop: Crop = "square",
+        stride: int = 2,
+        evaluation: int = 512,
+        decoders: int = 2,
+        steps: int = 5,
+        batch_size: int = 128,
+        epoch: int = 25_600,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            root, image_size, crop, stride, 1, 0, evaluation, None, steps, batch_size, epoch, workers, seed
+        )
+        self.decoders = decoders
+        self._snippets: dict[Path, list[Path]] = {}
+
+    def prepare_data(self) -> None:
+        """Make the stand-in if no files are given."""
+        if self.root is None:
+            from .standins import make
+
+            make(SOURCE.stand_in)
+
+    @property
+    def name(self) -> str:
+        """What the data are, for captions."""
+        self.setup()
+        return "stand-in for Cityscapes (rendered)" if is_stand_in(self._folder()) else "Cityscapes"
+
+    def find_clips(self) -> list[Path]:
+        """One made-up path per snippet: part, city, and the number of its first frame."""
+        self.prepare_data()
+        root = self._folder()
+        check_stand_in(root, SOURCE)
+        folder = require(root / "leftImg8bit_sequence", SOURCE)
+        for part in ("train", "val"):
+            require(folder / part, SOURCE)
+        self._snippets = {}
+        for part in ("train", "val", "test"):
+            for city in sorted(path for path in (folder / part).glob("*") if path.is_dir()):
+                for frames in snippets(city):
+                    first = frames[0].name.removesuffix("_leftImg8bit.png")
+                    self._snippets[Path(part) / city.name / first] = frames
+        return list(self._snippets)
+
+    def split_clips(self, paths: list[Path], lengths: list[int]) -> dict[Part, list[Segment]]:
+        """Whole snippets of the official parts."""
+        parts: dict[Part, list[Segment]] = {"train": [], "val": [], "test": []}
+        for clip, (path, length) in enumerate(zip(paths, lengths, strict=True)):
+            parts[path.parts[0]].append(Segment(clip, 0, length))
+        if not parts["test"]:
+            half = len(parts["val"]) // 2
+            parts["val"], parts["test"] = parts["val"][:half], parts["val"][half:]
+        return parts
+
+    def _decoded(self, paths: list[Path]) -> list[np.ndarray]:
+        recipe = {"crop": self.crop, "size": self._size, "root": str(self._folder().resolve()), "version": 1}
+        clips = {}
+        for path in paths:
+            frames = self._snippets[path]
+            state = max(frame.stat().st_mtime_ns for frame in frames)
+            clips[f"{path.as_posix()}-{state:x}.npy"] = self._frames(frames)
+        return pack(FRAMES, recipe, clips, f"decoding {len(paths)} snippets", jobs=self.decoders)
+
+    def _frames(self, paths: list[Path]) -> Callable[[], Iterator[np.ndarray]]:
+        return lambda: (read_image(path, self.crop, self._size) for path in paths)
+
+    def _folder(self) -> Path:
+        from .standins import default_folder
+
+        return default_folder(SOURCE.stand_in) if self.root is None else Path(self.root)
+
+
+def snippets(city: Path) -> list[list[Path]]:
+    """Frames of every snippet in a city's folder, in order.
+
+    Raises:
+        DataError: If a name is strange or a frame is missing.
+    """
+    frames: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    for path in sorted(city.glob("*.png")):
+        match = _NAME.fullmatch(path.name)
+        if match is None or match["city"] != city.name:
+            raise DataError(f"{path}: expected a name like {city.name}_000000_000000_leftImg8bit.png.")
+        frames[match["sequence"]].append((int(match["frame"]), path))
+    if not frames:
+        raise DataError(f"{city}: expected frames *_leftImg8bit.png, found none. {SOURCE.remedy()}")
+    found = []
+    for numbered in frames.values():
+        runs: list[list[Path]] = []
+        previous = None
+        for number, path in numbered:
+            if previous is None or number != previous + 1:
+                runs.append([])
+            runs[-1].append(path)
+            previous = number
+        for run in runs:
+            if len(run) % SNIPPET:
+                raise DataError(
+                    f"{city}: expected snippets of {SNIPPET} frames, got {len(run)} in a row from {run[0].name} on. "
+                    f"A frame is missing; get the files again."
+                )
+            found += [run[k : k + SNIPPET] for k in range(0, len(run), SNIPPET)]
+    return found

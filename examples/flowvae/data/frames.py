@@ -1,0 +1,89 @@
+"""Small frames of large files, decoded once and kept where all processes can share them."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from .cache import Cache
+from .files import DataError
+
+FRAMES = Path("data/frames")
+"""Where decoded frames are kept."""
+
+Crop = Literal["square", "whole"] | tuple[float, float, float, float]
+"""The largest square in the middle; all, stretched to a square; or left, top, right, bottom as shares of the frame."""
+
+
+def crop_box(crop: Crop, width: int, height: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a crop in pixels.
+
+    Raises:
+        ValueError: If the crop is empty or leaves the frame.
+    """
+    if crop == "whole":
+        return 0.0, 0.0, float(width), float(height)
+    if crop == "square":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
+    left, top, right, bottom = crop
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(f"crop: expected left < right and top < bottom from 0 to 1, got {crop}. Set --data.crop.")
+    return left * width, top * height, right * width, bottom * height
+
+
+def shrink(image: Image.Image, crop: Crop, size: int) -> np.ndarray:
+    """A crop of an image as bytes `[size, size, 3]`, filtered so that nothing aliases."""
+    box = crop_box(crop, *image.size)
+    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def read_image(path: Path, crop: Crop, size: int) -> np.ndarray:
+    """`shrink` of an image file.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return shrink(image, crop, size)
+    except OSError as error:
+        raise DataError(f"{path}: expected a whole image file ({error}). Get it again.") from error
+
+
+def pack(
+    folder: Path, recipe: dict, clips: dict[str, Callable[[], Iterable[np.ndarray]]], title: str, *, jobs: int = 1
+) -> list[np.ndarray]:
+    """Frames of clips, `[N, size, size, 3]` bytes each, decoded if that has not been done yet and mapped into memory.
+
+    Args:
+        folder: Where the files are kept, below a folder of their own.
+        recipe: What the frames depend on.
+        clips: Name of the file, ending in `.npy`, and source of the frames of every clip.
+        title: What the progress bar shows.
+        jobs: Threads that decode.
+    """
+    cache = Cache(folder / Cache(folder, recipe).fingerprint, recipe)
+
+    def maker(frames: Callable[[], Iterable[np.ndarray]]) -> Callable[[Path], None]:
+        return lambda path: np.save(path, np.stack(list(frames())))
+
+    paths = cache.ensure_all({name: maker(frames) for name, frames in clips.items()}, title, jobs=jobs)
+    return [np.load(path, mmap_mode="r") for path in paths]
+
+
+def as_frames(images: np.ndarray, size: int) -> Tensor:
+    """Bytes `[N, H, W, C]` as frames `[N, 3, size, size]` in [0, 1], each pixel the mean of what it covers."""
+    frames = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32) / 255
+    if frames.shape[-1] != size:
+        if frames.shape[-1] % size == 0:
+            frames = F.adaptive_avg_pool2d(frames, size)
+        else:
+            frames = F.interpolate(frames, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
+    return frames.expand(-1, 3, -1, -1).contiguous()

@@ -1,0 +1,142 @@
+"""Falcor3D and Isaac3D: folders of numbered PNG files with an array of labels."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from .files import DataError, Source, require
+from .frames import FRAMES, pack
+from .grid import FactorGridData
+from .grid_images import GridImages, grid_sizes
+
+_END = b"IEND\xaeB`\x82"
+# Folders up to this size are decoded once and kept; in larger ones every 64th file is looked into.
+_PACKED_BYTES, _LOOKED_INTO = 2 << 30, 50_000
+
+
+class FolderImages(GridImages):
+    """Images `NNNNNN.png` of a folder, in the order of the rows of the labels.
+
+    Small data sets are decoded once, at the size that is asked for, and kept in a file that all processes share.
+
+    Args:
+        folder: Folder with the images.
+        labels: File with the factor values, `[N, F]`, as `numpy.load` reads it.
+        names: Names of the factors.
+        source: Where the data come from, for errors.
+        size: Size of the frames that will be asked for; the images' own without one.
+
+    Raises:
+        DataError: If a file is missing, damaged, or too many.
+    """
+
+    def __init__(
+        self, folder: Path, labels: Path, names: tuple[str, ...], source: Source, size: int | None = None
+    ) -> None:
+        self.folder, self.names, self.source = require(folder, source), names, source
+        self.sizes = grid_sizes(_load_labels(require(labels, source), source), names, labels)
+        count = int(np.prod(self.sizes))
+        self.paths = self._check_files(count)
+        with Image.open(self.paths[0]) as image:
+            native = image.size
+        if native[0] != native[1]:
+            raise DataError(f"{folder}: expected square images, got {native[0]}×{native[1]} pixels.")
+        self.image_size, self._packed = native[0], None
+        size = size or native[0]
+        if count * size * size * 3 <= _PACKED_BYTES:
+            stat = [labels.stat().st_size, labels.stat().st_mtime_ns, folder.stat().st_mtime_ns]
+            recipe = {"folder": str(folder.resolve()), "state": stat, "size": size, "version": 1}
+            whole = {"images.npy": lambda: (self._decode(path, size) for path in self.paths)}
+            self._packed = pack(FRAMES, recipe, whole, f"reading {source.title}")[0]
+            self.image_size = size
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        """Images of the given numbers, as bytes `[N, H, W, 3]`."""
+        if self._packed is not None:
+            return self._packed[index]
+        return np.stack([self._decode(self.paths[number], self.image_size) for number in index])
+
+    def _decode(self, path: Path, size: int) -> np.ndarray:
+        try:
+            with Image.open(path) as image:
+                image = image.convert("RGB")
+        except OSError as error:
+            raise DataError(f"{path}: expected a whole PNG file ({error}). {self.source.remedy()}") from error
+        return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BOX))
+
+    def _check_files(self, count: int) -> list[Path]:
+        found = {path.name for path in self.folder.glob("*.png")}
+        paths = [self.folder / f"{number:06}.png" for number in range(count)]
+        missing = [path.name for path in paths if path.name not in found]
+        if missing or len(found) != count:
+            raise DataError(
+                f"{self.folder}: expected {count} files from 000000.png on, as many as rows of labels, got "
+                f"{len(found)}; missing: {', '.join(missing[:3]) or 'none'}. {self.source.remedy()}"
+            )
+        for path in paths[:: 1 if count <= _LOOKED_INTO else 64]:
+            with path.open("rb") as stream:
+                start = stream.read(8)
+                stream.seek(0, 2)
+                stream.seek(max(0, stream.tell() - 8))
+                if not start.startswith(b"\x89PNG") or stream.read() != _END:
+                    raise DataError(f"{path}: expected a whole PNG file, got a damaged one. {self.source.remedy()}")
+        return paths
+
+
+def _load_labels(path: Path, source: Source) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: expected an array that numpy.load reads ({error}). {source.remedy()}") from error
+
+
+class _FolderData(FactorGridData):
+    folder: ClassVar[str]
+    labels: ClassVar[str]
+    names: ClassVar[tuple[str, ...]]
+
+    def open(self, root: Path) -> FolderImages:
+        """Check the images and the labels."""
+        inside = root / self.folder
+        folder = root if not inside.is_dir() and (root / "images").is_dir() else inside
+        return FolderImages(folder / "images", folder / self.labels, self.names, self.source, self._size)
+
+
+class Falcor3DData(_FolderData):
+    """Sequences of Falcor3D: a living room under changing light and viewpoint (Nie et al., 2020; CC BY 4.0).
+
+    `root` holds `Falcor3D_down128/` with `images/NNNNNN.png` and `train-rec.labels`: 233,280 images of 128×128 pixels,
+    from https://github.com/NVlabs/High-res-disentanglement-datasets. All seven factors move, and all end.
+    """
+
+    source = Source(
+        "Falcor3D", "CC BY 4.0", "https://github.com/NVlabs/High-res-disentanglement-datasets", stand_in="falcor3d"
+    )
+    folder, labels = "Falcor3D_down128", "train-rec.labels"
+    names = factors = (
+        "lighting_intensity", "lighting_x", "lighting_y", "lighting_z", "camera_x", "camera_y", "camera_z",
+    )  # fmt: skip
+    base = ("camera_x", "camera_y", "camera_z")
+    official = (5, 6, 6, 6, 6, 6, 6)
+
+
+class Isaac3DData(_FolderData):
+    """Sequences of Isaac3D: a robot arm holds an object in a kitchen (Nie et al., 2020; CC BY 4.0).
+
+    `root` holds `Isaac3D_down128/` with `images/NNNNNN.png` and `labels.npy`: 737,280 images of 128×128 pixels, from
+    https://github.com/NVlabs/High-res-disentanglement-datasets. All factors move but the object's shape, and all end.
+    """
+
+    source = Source(
+        "Isaac3D", "CC BY 4.0", "https://github.com/NVlabs/High-res-disentanglement-datasets", stand_in="isaac3d"
+    )
+    folder, labels = "Isaac3D_down128", "labels.npy"
+    names = (
+        "object_shape", "robot_x", "robot_y", "camera_height", "object_scale",
+        "lighting_intensity", "lighting_y", "object_color", "wall_color",
+    )  # fmt: skip
+    factors = names[1:]
+    base = ("object_shape", "object_color", "wall_color")
+    official = (3, 8, 5, 4, 4, 4, 6, 4, 4)

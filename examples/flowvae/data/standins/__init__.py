@@ -1,0 +1,40 @@
+"""Data sets made here, in the official file formats, for those who do not have the official files."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from ..cache import Cache
+
+MAKERS = {
+    "dsprites": "flowvae.data.standins.dsprites:make_dsprites",
+    "calms21": "flowvae.data.standins.calms21:make_calms21",
+}
+"""Where the function `(folder: Path) -> Cache` of every stand-in is."""
+
+
+def default_folder(name: str) -> Path:
+    """Where a stand-in is kept if no other folder is given."""
+    return Path("data") / "stand-ins" / name
+
+
+def maker(name: str) -> Callable[[Path], Cache]:
+    """The function that makes a stand-in in a folder.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in MAKERS:
+        raise ValueError(f"stand-ins: expected one of {', '.join(sorted(MAKERS))}, got {name!r}.")
+    module, function = MAKERS[name].split(":")
+    return getattr(import_module(module), function)
+
+
+def make(name: str, folder: Path | None = None) -> Cache:
+    """Make a stand-in, or what is missing or damaged of it.
+
+    Args:
+        name: One of `MAKERS`.
+        folder: Folder for the files; `default_folder` without one.
+    """
+    return maker(name)(default_folder(name) if folder is None else folder)
