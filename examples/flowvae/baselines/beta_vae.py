@@ -18,7 +18,7 @@ class PairVAE(SequenceVAE):
     Args:
         latent: Size of the latent vector.
         size: `"quick"` or `"paper"` networks.
-        factors: Number of factors of the data, for the traversals.
+        fields: Number of factors of the data, for the traversals.
         lr: Peak learning rate, after a short warm-up.
         hold: Share of the training after which the learning rate begins its cosine decay.
         bfloat16: Run encoder and decoder in bfloat16.
@@ -29,7 +29,7 @@ class PairVAE(SequenceVAE):
         self,
         latent: int = 32,
         size: str = "quick",
-        factors: int = 3,
+        fields: int = 3,
         lr: float = 2e-3,
         hold: float = 0.0,
         bfloat16: bool = False,
@@ -37,7 +37,7 @@ class PairVAE(SequenceVAE):
     ) -> None:
         super().__init__(latent, size, image_size, lr, hold, bfloat16)
         self.save_hyperparameters()
-        self.traversal = LatentTraversal(factors, latent)
+        self.traversal = LatentTraversal(fields, latent)
 
     def penalty(self, mean: Tensor, std: Tensor, z: Tensor) -> dict[str, Tensor]:
         """What is added to the reconstruction of two successive frames, per frame, by name.
