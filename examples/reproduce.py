@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from flowvae.experiments import EXPERIMENTS, Experiment, paper_row
+from flowvae.experiments import DATA, EXPERIMENTS, Experiment, data_of, paper_row
 from flowvae.finish import FINISHERS
 from flowvae.runs import Run
 from flowvae.tables import write_table
@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("experiment", nargs="?", choices=EXPERIMENTS, help="name of the experiment")
     add("--list", action="store_true", help="show the experiments, their state and expected time, and run nothing")
-    add("--data.root", "--root", dest="root", type=Path, help="folder with the official files; stand-ins without one")
+    add("--data.root", "--root", dest="root", action="append", default=[], metavar="[NAME=]DIR",
+        help="folder with the official files, several by name; stand-ins without one")  # fmt: skip
     add("--preset", choices=_PRESETS, default="quick", help="small networks for CPU cores, or the published sizes")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of every row")
     add("--jobs", type=int, default=1, help="runs at the same time, each in a process of its own")
@@ -55,9 +56,21 @@ def plan(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
     """Every run of an experiment, seed by seed, so that a table of one seed is there first."""
     rows = experiment.rows
     if options.preset == "paper":
-        rows = [paper_row(row, experiment.data) for row in rows]
+        rows = [paper_row(row) for row in rows]
     extra = tuple(options.extra)
-    return [Run(row, seed, options.root, options.runs, extra) for seed in options.seeds for row in rows]
+    roots = _roots(options.root, experiment.data)
+    return [Run(row, seed, roots.get(data_of(row)), options.runs, extra) for seed in options.seeds for row in rows]
+
+
+def _roots(given: list[str], data: str) -> dict[str, Path]:
+    """Folder of every data set: `DIR` is that of the experiment's own data, `NAME=DIR` of others."""
+    roots = {}
+    for entry in given:
+        name, _, folder = entry.rpartition("=")
+        if name and name not in DATA:
+            raise SystemExit(f"reproduce: expected --data.root NAME=DIR with one of {', '.join(DATA)}, got {entry!r}.")
+        roots[name or data] = Path(folder)
+    return roots
 
 
 def reproduce(console: Console, options: argparse.Namespace) -> None:
@@ -71,7 +84,9 @@ def reproduce(console: Console, options: argparse.Namespace) -> None:
     written = write_table(options.output / name, experiment, _command(options), planned, options.preset)
     if experiment.after is not None:
         finish = FINISHERS[experiment.after]
-        written += finish(options.output / name, [run for run in planned if run.results() is not None], _command(options))
+        written += finish(
+            options.output / name, [run for run in planned if run.results() is not None], _command(options)
+        )
     for path in written:
         console.print(f"wrote {path}")
     if failed:
@@ -145,11 +160,16 @@ def _duration(seconds: float) -> str:
 
 def _command(options: argparse.Namespace) -> str:
     parts = [f"python examples/reproduce.py {options.experiment}"]
-    if options.root is not None:
-        parts.append(f"--data.root data/{EXPERIMENTS[options.experiment].data}")
+    parts += [f"--data.root {name}" for name in _shown_roots(options.root, EXPERIMENTS[options.experiment].data)]
     parts += ["--preset paper"] if options.preset == "paper" else []
     parts += ["--seeds " + " ".join(map(str, options.seeds))] if options.seeds != [0, 1, 2] else []
     return " ".join([*parts, *options.extra])
+
+
+def _shown_roots(given: list[str], data: str) -> list[str]:
+    # Tables do not tell where somebody keeps the files.
+    names = _roots(given, data)
+    return [f"data/{name}" if name == data else f"{name}=data/{name}" for name in names]
 
 
 if __name__ == "__main__":

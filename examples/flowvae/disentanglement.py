@@ -9,19 +9,26 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
+from .data.frames import as_frames
 from .data.transforms import SCALES, render
 
 
 def labelled_frames(data: Any, count: int) -> tuple[Tensor, Tensor] | None:
     """Frames `[N, 3, H, W]` with every factor at random, and the factors' values `[N, K]` in [0, 1).
 
-    A data module's own method of this name is asked first; digits are drawn here; None where neither is possible.
+    Test digits in random poses, or test images of a grid of factors; None for data without known factors.
     """
-    if hasattr(data, "labelled_frames"):
-        return data.labelled_frames(count)
-    if getattr(data, "split", None) is None:
+    if not getattr(data, "factors", ()):
         return None
+    data.setup()
     generator = torch.Generator().manual_seed(0)
+    if hasattr(data.split, "starts"):
+        moves = torch.zeros(count, 1, len(data.images.sizes), dtype=torch.long)
+        values = data.split.starts(moves, "test", generator)
+        index = np.ravel_multi_index(tuple(values.numpy().T), data.images.sizes)
+        moving = data.split.moving
+        shares = values[:, moving] / torch.tensor([data.images.sizes[k] for k in moving])
+        return as_frames(data.images.read(index), data.image_size), shares
     images = data.split.test
     values = torch.rand(count, 3, generator=generator)
     low, high = (math.log(scale) for scale in SCALES)
@@ -101,6 +108,9 @@ def _entropy(probabilities: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _binned(values: Tensor, bins: int) -> np.ndarray:
-    """Every column in `bins` classes of equal counts."""
-    order = values.argsort(0).argsort(0)
-    return (order * bins // len(values)).cpu().numpy()
+    """Every column in at most `bins` classes of equal counts; equal values stay in one class."""
+    classes = []
+    for column in values.T.double():
+        edges = column.quantile(torch.arange(1, bins, dtype=column.dtype, device=column.device) / bins)
+        classes.append(torch.bucketize(column, edges.unique(), right=True))
+    return torch.stack(classes, 1).cpu().numpy()

@@ -92,7 +92,9 @@ class Evaluation:
             chosen, true = (torch.cat(part) for part in zip(*self.chosen, strict=True))
             controls = self.model.flows.num_controls
             one_hot = torch.nn.functional.one_hot
-            recovery = transformation_recovery(one_hot(chosen, controls).double(), one_hot(true, len(self.factors)).double())
+            recovery = transformation_recovery(
+                one_hot(chosen, controls).double(), one_hot(true, len(self.factors)).double()
+            )
             results["selector"] = {
                 "accuracy": (recovery.matching.to(true)[true] == chosen).double().mean().item(),
                 "matching": recovery.matching.tolist(),

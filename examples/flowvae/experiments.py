@@ -108,8 +108,15 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     return Row(name, f"mnist/{method}.yaml", {**changes, **own})
 
 
-def paper_row(quick: Row, data: str) -> Row:
+def data_of(row: Row) -> str:
+    """Key into `DATA` of the data that a row runs on."""
+    given = row.overrides.get("data", DATA["mnist"].cls)
+    return next(name for name, known in DATA.items() if known.cls == given)
+
+
+def paper_row(quick: Row) -> Row:
     """The published sizes and numbers of steps for a row of the quick preset, for a GPU."""
+    data = data_of(quick)
     known = DATA[data]
     method = quick.config.removeprefix("mnist/").removesuffix(".yaml")
     latent, image = known.paper_latent, _PAPER_IMAGE.get(data, known.image_size)
@@ -144,7 +151,9 @@ def paper_row(quick: Row, data: str) -> Row:
 
 def _table(title: str, data: str) -> Experiment:
     rows = [row(name, method, data) for name, method in METHODS.items()]
-    return Experiment(f"{title}: baselines and supervised and weakly supervised flows (FFRL)", rows, data=data, minutes=8)
+    return Experiment(
+        f"{title}: baselines and supervised and weakly supervised flows (FFRL)", rows, data=data, minutes=8
+    )
 
 
 def _unsupervised(title: str, data: str) -> Experiment:
@@ -171,18 +180,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     "isaac3d_table": _table("Isaac3D", "isaac3d"),
     "latent_evolution": Experiment(
         "Evolution of a frame under each transformation (FFRL)",
-        [_SUPERVISED],
+        [row(f"supervised, {name}", "supervised", name) for name in ("mnist", "shapes3d", "falcor3d", "isaac3d")],
         after="latent_evolution",
     ),
-    "switching": Experiment(
-        "From one transformation to another half-way (FFRL)", [_SUPERVISED], after="switching"
-    ),
-    "superposing": Experiment(
-        "Several transformations at once (FFRL)", [_SUPERVISED], after="superposing"
-    ),
-    "unseen_data": Experiment(
-        "Flows of MNIST on images of other kinds (FFRL)", [_SUPERVISED], after="unseen_data"
-    ),
+    "switching": Experiment("From one transformation to another half-way (FFRL)", [_SUPERVISED], after="switching"),
+    "superposing": Experiment("Several transformations at once (FFRL)", [_SUPERVISED], after="superposing"),
+    "unseen_data": Experiment("Flows of MNIST on images of other kinds (FFRL)", [_SUPERVISED], after="unseen_data"),
     "potential_surface": Experiment(
         "The learned potentials (FFRL)",
         [row("ours, supervised", "supervised")],

@@ -32,8 +32,8 @@ def log_likelihood(
     r"""Bound on $\log p(x_t)$, averaged over frames 1 to T, per sequence `[B]` and by decoder.
 
     $p(x_t) = \int p(x_t | z_t) p_t(z_t) dz_t$ with the model's prior of frame t, and the model's prediction of $z_t$ as
-    the proposal: $\log \frac{1}{S} \sum_s p(x_t | z_t^s)\, p_t(z_t^s) / q_t(z_t^s)$. The better the prediction, the tighter the
-    bound.
+    the proposal: $\log \frac{1}{S} \sum_s p(x_t | z_t^s)\, p_t(z_t^s) / q_t(z_t^s)$. The better the prediction, the
+    tighter the bound.
 
     Args:
         model: A trained model, in `eval` mode.

@@ -93,8 +93,8 @@ def make_decoder(
 def _check(size: str, image_size: int) -> None:
     if size not in ("quick", "paper") or image_size not in (28, 64, 128):
         raise ValueError(
-            f"networks: expected size 'quick' or 'paper' and images of 28, 64 or 128 pixels, got {size!r}, {image_size}. "
-            f"Resize the frames."
+            f"networks: expected size 'quick' or 'paper' and images of 28, 64 or 128 pixels, got {size!r}, "
+            f"{image_size}. Resize the frames."
         )
 
 

@@ -1,5 +1,7 @@
 """The FactorVAE: a discriminator measures how dependent the dimensions of the code are."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -21,7 +23,7 @@ class Discriminator(nn.Module):
     def __init__(self, latent: int, width: int, layers: int) -> None:
         super().__init__()
         sizes = [latent, *[width] * layers]
-        hidden = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
+        hidden = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
         self.network = nn.Sequential(*hidden, nn.Linear(width, 2))
 
     def forward(self, z: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ..model import FlowVAE
 
 
 class PoFlow(FlowVAE):
-    r"""Supervised potential flows whose potentials are waves: $\partial_t^2 u_k = c_k^2 \Delta u_k$ with a learned $c_k$.
+    r"""Supervised potential flows whose potentials are waves: $\partial_t^2 u_k = c_k^2 \Delta u_k$, $c_k$ learned.
 
     Beside the reconstruction of the moved frames the loss is the squared residual of the wave equation, the initial
     condition $\|\nabla u_k(z_0, 0)\|^2$, and minus the size of the decoder's derivative along the flow, so that a flow
@@ -51,7 +51,7 @@ class PoFlow(FlowVAE):
     def wave_residual(self, t: Tensor, z: Tensor) -> Tensor:
         r"""$\partial_t^2 u_k - c_k^2 \Delta u_k$ of codes `[*, D]` at times `[*]`, `[*, K]`."""
         t = t.clone()  # forward mode writes into it
-        first, second = jvp(lambda time: self.flows.jet(time, z).time_derivative, (t,), (torch.ones_like(t),))
+        second = jvp(lambda time: self.flows.jet(time, z).time_derivative, (t,), (torch.ones_like(t),))[1]
         return second - self.speed.square() * self.flows.jet(t, z).laplacian
 
     def change(self, z: Tensor, velocity: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from .beta_vae import PairVAE
 class SlowVAE(PairVAE):
     r"""The second frame's prior is a Laplace distribution around the code of the first.
 
-    $\log p(x_t, x_{t+1} | z) - \beta\, KL(q(z_t) \| N(0, I)) - \gamma\, KL(q(z_{t+1}) \| \text{Laplace}(z_t, 1/\lambda))$
+    $$\log p(x_t, x_{t+1} | z) - \beta\, KL(q(z_t) \| N(0, I))
+    - \gamma\, KL(q(z_{t+1}) \| \text{Laplace}(z_t, 1/\lambda))$$
 
     Args:
         beta: Weight of the first frame's divergence.
@@ -39,7 +40,7 @@ class SlowVAE(PairVAE):
 
 
 def laplace_kl(mean: Tensor, std: Tensor, before: Tensor, before_std: Tensor, rate: float) -> Tensor:
-    r"""$KL(N(\text{mean}, \text{std}^2) \| \text{Laplace}(z_t, 1/\text{rate}))$ of codes `[*, D]`, `[*]`, in closed form.
+    r"""$KL(N(\text{mean}, \text{std}^2) \| \text{Laplace}(z_t, 1/\text{rate}))$, `[*]`, in closed form.
 
     The expectation is over $z_t$ as well: the difference of the two codes is normal, and the mean of its absolute
     value is that of a folded normal distribution.

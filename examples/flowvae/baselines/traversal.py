@@ -11,7 +11,7 @@ class LatentTraversal(nn.Module):
     say how to predict the next frame of a given transformation. This is our choice for all four: the displacement
     $\Delta_k$ is fitted on the training pairs of frames, with their true coefficients. Two variants beside it bound the
     choice from both sides: `axis` moves the one dimension that $\Delta_k$ moves most, as the disentanglement papers'
-    pictures do, and `affine` fits a whole matrix per factor, $\Delta_k = A_k z_t + b_k$, which those papers do not have.
+    pictures do, and `affine` fits a whole matrix per factor, $\Delta_k = A_k z_t + b_k$, which they do not have.
 
     The sums of the fit are kept as running averages over the training batches, so that they belong to the checkpoint.
 

@@ -17,7 +17,7 @@ class TopographicVAE(SequenceVAE):
 
     One encoder describes both z and u, with a last layer of twice the size. The window has L = 13/36 of a capsule, as
     published. Published sequences are cycles, so that a window is always whole; where ours ends, the sum is over the
-    frames that there are, scaled up to the whole window. A prediction therefore looks at frames 0 to L, and at no label.
+    frames that there are, scaled up to the whole window. A prediction thus looks at frames 0 to L, and at no label.
 
     Args:
         capsules: Number of capsules; `capsules * capsule_dim` takes the place of the latent size.
