@@ -78,7 +78,7 @@ _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
 def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     """A method on a data set, at the quick preset."""
-    own = {_MODEL + key: value for key, value in model.items()}
+    own = _own(model)
     if data == "mnist":
         return Row(name, f"mnist/{method}.yaml", own)
     known = DATA[data]
@@ -106,6 +106,10 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
         # Turned and recoloured scenes are no scenes any more.
         changes[_MODEL + "shuffle"] = False
     return Row(name, f"mnist/{method}.yaml", {**changes, **own})
+
+
+def _own(model: dict[str, Any]) -> dict[str, Any]:
+    return {_MODEL + key: value for key, value in model.items()}
 
 
 def data_of(row: Row) -> str:
@@ -222,6 +226,38 @@ EXPERIMENTS: dict[str, Experiment] = {
         "STA",
         after="coefficients_over_time",
         minutes=12,
+    ),
+    "mnist_baseline_search": Experiment(
+        "Settings of the baselines: short runs of 1,000 steps, judged on test sequences, in the baselines' favour",
+        [
+            Row(f"{name}, {words}", f"mnist/{method}.yaml", {"trainer.max_steps": 1000, **_own(settings)})
+            for name, method, words, settings in (
+                ("β-VAE", "beta_vae", "β = 0.25", {"beta": 0.25}),
+                ("β-VAE", "beta_vae", "β = 2", {"beta": 2.0}),
+                ("β-VAE", "beta_vae", "β = 4", {"beta": 4.0}),
+                ("FactorVAE", "factor_vae", "γ = 2", {"gamma": 2.0}),
+                ("FactorVAE", "factor_vae", "γ = 10", {"gamma": 10.0}),
+                ("FactorVAE", "factor_vae", "γ = 35", {"gamma": 35.0}),
+                ("SlowVAE", "slow_vae", "γ = 10, rate 6", {"gamma": 10.0, "rate": 6.0}),
+                ("SlowVAE", "slow_vae", "γ = 1, rate 6", {"gamma": 1.0, "rate": 6.0}),
+                ("SlowVAE", "slow_vae", "γ = 10, rate 1", {"gamma": 10.0, "rate": 1.0}),
+                ("TVAE", "tvae", "6 capsules of 6, μ = 1", {"mu": 1.0}),
+                ("TVAE", "tvae", "6 capsules of 6, μ = 5", {"mu": 5.0}),
+                ("TVAE", "tvae", "8 capsules of 8, μ = 1", {"capsules": 8, "capsule_dim": 8}),
+                ("PoFlow", "poflow", "change 1, wave 1", {"change_weight": 1.0}),
+                ("PoFlow", "poflow", "change 0.1, wave 1", {"change_weight": 0.1}),
+                (
+                    "PoFlow",
+                    "poflow",
+                    "change 0.1, wave 0.1",
+                    {"change_weight": 0.1, "ot_weight": 0.1, "initial_weight": 0.1},
+                ),
+                ("VAE", "vae", "β = 1", {}),
+                ("ours, supervised", "supervised", "the same number of steps", {}),
+            )
+        ],
+        "ours",
+        minutes=2.5,
     ),
     "mnist_choose_k": Experiment(
         "Choosing K: banks with more flows than the data have transformations",

@@ -96,7 +96,7 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     missing = [f"{run.row.name}, seed {run.seed}" for run in planned if run.results() is None]
     if missing:
         lines += [f"Not finished: {'; '.join(missing)}.", ""]
-    if len(experiment.rows) > 4 and experiment.title.endswith("(FFRL)"):
+    if len(experiment.rows) > 4 and experiment.paper != "STA":
         lines += _comparison(rows, factors)
     else:
         for name, values in rows.items():

@@ -16,8 +16,9 @@ class TopographicVAE(SequenceVAE):
     \qquad \hat x_{l+n} = \text{decode}(\text{Roll}_n(t_l))$$
 
     One encoder describes both z and u, with a last layer of twice the size. The window has L = 13/36 of a capsule, as
-    published. Published sequences are cycles, so that a window is always whole; where ours ends, the sum is over the
-    frames that there are, scaled up to the whole window. A prediction thus looks at frames 0 to L, and at no label.
+    published. Published sequences are cycles, so that a window is always whole; where ours ends, it has the frames that
+    there are. W averages, over them and over neighbours on the circle of a capsule, where the paper sums: a constant
+    factor of t that keeps the decoder's input at unit size. A prediction thus looks at frames 0 to L, and at no label.
 
     Args:
         capsules: Number of capsules; `capsules * capsule_dim` takes the place of the latent size.
@@ -45,7 +46,7 @@ class TopographicVAE(SequenceVAE):
         capsule_dim: int = 6,
         window: int | None = None,
         neighbours: int = 3,
-        mu: float = 5.0,
+        mu: float = 1.0,
         frames: int = 2,
         size: str = "quick",
         lr: float = 2e-3,
@@ -79,11 +80,10 @@ class TopographicVAE(SequenceVAE):
         z = codes[frame].chunk(2, -1)[0]
         seen = range(max(0, frame - self.window), min(len(codes), frame + self.window + 1))
         squares = [self.roll(codes[other].chunk(2, -1)[1].square(), frame - other) for other in seen]
-        variance = torch.stack(squares).mean(0) * (2 * self.window + 1)
+        variance = torch.stack(squares).mean(0)
         half = self.neighbours // 2
-        # Neighbours on the circle of a capsule, a sum with weights of one.
         units = variance.unflatten(-1, self.shape)
-        variance = torch.stack([units.roll(place, -1) for place in range(-half, half + 1)]).sum(0).flatten(-2)
+        variance = torch.stack([units.roll(place, -1) for place in range(-half, half + 1)]).mean(0).flatten(-2)
         return (z - self.mu) * (variance + 1e-6).rsqrt()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
