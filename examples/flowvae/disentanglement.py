@@ -110,7 +110,7 @@ def _entropy(probabilities: np.ndarray, axis: int) -> np.ndarray:
 def _binned(values: Tensor, bins: int) -> np.ndarray:
     """Every column in at most `bins` classes of equal counts; equal values stay in one class."""
     classes = []
-    for column in values.T.double():
+    for column in values.T.double().contiguous():
         edges = column.quantile(torch.arange(1, bins, dtype=column.dtype, device=column.device) / bins)
         classes.append(torch.bucketize(column, edges.unique(), right=True))
     return torch.stack(classes, 1).cpu().numpy()

@@ -15,10 +15,9 @@ from .model import FlowVAE, UnsupervisedFlowVAE
 def draw_potentials(path: Path, model: FlowVAE, data: Any, *, resolution: int = 40) -> Path:
     """Every flow's potential at the first step, over the two principal axes of test codes, with paths upon it.
 
-    The surface is a slice of a function of many variables: the paths leave it, and are drawn at the height of the
-    potential where they really are.
+    The surface is a slice, through the mean code, of a function of many variables; paths are projected onto it.
     """
-    figure = Figure(figsize=(4.2 * len(data.factors), 4.2), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(data.factors), 4.6))
     for k, factor in enumerate(data.factors):
         batch = next(iter(data.test_dataloader()[k]))
         frames = batch["frames"].transpose(0, 1)
@@ -34,7 +33,7 @@ def draw_potentials(path: Path, model: FlowVAE, data: Any, *, resolution: int = 
         path_codes = model.roll(codes[:8], k, len(frames) - 1).z
         for sample in range(path_codes.shape[1]):
             plane = (path_codes[:, sample] - center) @ axes.T
-            height = torch.stack([field.jet(1.0, z).potential for z in path_codes[:, sample]])
+            height = field.jet(1.0, center + plane @ axes).potential
             axis.plot(plane[:, 0], plane[:, 1], height, color=COLORS[1], linewidth=1.6, zorder=10)
         axis.set_title(f"{factor.replace('_', ' ')}: u(1, z)")
         axis.set_xlabel("first principal axis", fontsize=8)

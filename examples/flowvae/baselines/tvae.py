@@ -17,15 +17,15 @@ class TopographicVAE(SequenceVAE):
 
     One encoder describes both z and u, with a last layer of twice the size. The window has L = 13/36 of a capsule, as
     published. Published sequences are cycles, so that a window is always whole; where ours ends, it has the frames that
-    there are. W averages, over them and over neighbours on the circle of a capsule, where the paper sums: a constant
-    factor of t that keeps the decoder's input at unit size. A prediction thus looks at frames 0 to L, and at no label.
+    there are. W averages, over them and over neighbours on the circle of a capsule, where the paper sums, and t is
+    divided by the first size of z − μ: constant factors that keep the decoder's input at unit size. A prediction thus looks at frames 0 to L, and at no label.
 
     Args:
         capsules: Number of capsules; `capsules * capsule_dim` takes the place of the latent size.
         capsule_dim: Units of a capsule.
         window: L; None for 13/36 of a capsule's units.
         neighbours: Units of a capsule that share their variance, K of the paper: an odd number.
-        mu: First value of μ, which is learned.
+        mu: First value of μ, which is learned. The larger, the more of t is u, which rolls, and not z, which does not.
         frames: Successive frames decoded per sequence in training.
         size: `"quick"` or `"paper"` networks.
         lr: Peak learning rate, after a short warm-up.
@@ -64,6 +64,7 @@ class TopographicVAE(SequenceVAE):
         self.shape = (capsules, capsule_dim)
         self.window = max(1, round(capsule_dim * 13 / 36)) if window is None else window
         self.neighbours, self.frames = neighbours, frames
+        self.scale = (1 + mu**2) ** -0.5
         self.mu = nn.Parameter(torch.full((latent,), mu))
 
     def reconstruct(self, frames: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class TopographicVAE(SequenceVAE):
         half = self.neighbours // 2
         units = variance.unflatten(-1, self.shape)
         variance = torch.stack([units.roll(place, -1) for place in range(-half, half + 1)]).mean(0).flatten(-2)
-        return (z - self.mu) * (variance + 1e-6).rsqrt()
+        return self.scale * (z - self.mu) * (variance + 1e-6).rsqrt()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Negative evidence bound of a few successive frames of every sequence, the same ones for the whole batch."""
