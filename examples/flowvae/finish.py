@@ -156,7 +156,7 @@ def unseen_data(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
 
 
 def potential_surface(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
-    """Every learned potential over the plane in which the codes spread most."""
+    """Every learned potential over the plane in which its flow moves codes most."""
     model, data = load_model(runs[0].checkpoint), open_data(runs[0])
     return [draw_potentials(path.parent / "pictures" / f"{path.name}.png", model, data)]
 

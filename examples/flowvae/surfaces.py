@@ -13,7 +13,7 @@ from .model import FlowVAE, UnsupervisedFlowVAE
 
 @torch.no_grad()
 def draw_potentials(path: Path, model: FlowVAE, data: Any, *, resolution: int = 40) -> Path:
-    """Every flow's potential at the first step, over the two principal axes of test codes, with paths upon it.
+    """Every flow's potential at the first step, over the plane in which it moves test codes most, with paths upon it.
 
     The surface is a slice, through the mean code, of a function of many variables; paths are projected onto it.
     """
@@ -22,25 +22,25 @@ def draw_potentials(path: Path, model: FlowVAE, data: Any, *, resolution: int = 
         batch = next(iter(data.test_dataloader()[k]))
         frames = batch["frames"].transpose(0, 1)
         codes = model.encode(frames[0])[0]
-        center, axes = codes.mean(0), torch.pca_lowrank(codes, 2, center=True, niter=4)[2].T
-        reach = ((codes - center) @ axes.T).abs().amax().item()
+        paths = model.roll(codes, k, len(frames) - 1).z
+        center, axes = codes.mean(0), torch.pca_lowrank((paths - codes).flatten(0, 1), 2, center=False, niter=4)[2].T
+        reach = ((paths - center) @ axes.T).abs().amax().item()
         side = torch.linspace(-reach, reach, resolution)
         y, x = torch.meshgrid(side, side, indexing="ij")
         field = model.flows[k]
         surface = field.jet(1.0, center + x[..., None] * axes[0] + y[..., None] * axes[1]).potential
         axis = figure.add_subplot(1, len(data.factors), k + 1, projection="3d")
         axis.plot_surface(x, y, surface, cmap="cividis", alpha=0.75, linewidth=0)
-        path_codes = model.roll(codes[:8], k, len(frames) - 1).z
-        for sample in range(path_codes.shape[1]):
-            plane = (path_codes[:, sample] - center) @ axes.T
+        for sample in range(8):
+            plane = (paths[:, sample] - center) @ axes.T
             height = field.jet(1.0, center + plane @ axes).potential
             axis.plot(plane[:, 0], plane[:, 1], height, color=COLORS[1], linewidth=1.6, zorder=10)
         axis.set_title(f"{factor.replace('_', ' ')}: u(1, z)")
-        axis.set_xlabel("first principal axis", fontsize=8)
+        axis.set_xlabel("first axis of motion", fontsize=8)
         axis.set_ylabel("second", fontsize=8)
         axis.tick_params(labelsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     return path
 
 
