@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from flowvae.experiments import DATA, EXPERIMENTS, Experiment, data_of, paper_row
+from flowvae.experiments import DATA, EXPERIMENTS, Experiment, data_of, on_footage, paper_row
 from flowvae.finish import FINISHERS
 from flowvae.runs import Run
 from flowvae.tables import write_table
@@ -23,6 +23,8 @@ from rich.table import Table
 
 # A run of the paper preset was never finished here: no time is promised.
 _PRESETS = ("quick", "paper")
+# A root without its data set's folder is other footage.
+OFFICIAL_FOLDERS = {"calms21": "task1_videos_mp4", "cityscapes": "leftImg8bit_sequence"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,6 +61,14 @@ def plan(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
         rows = [paper_row(row) for row in rows]
     extra = tuple(options.extra)
     roots = _roots(options.root, experiment.data)
+    footage = roots.get(experiment.data)
+    if (
+        footage is not None
+        and experiment.data in OFFICIAL_FOLDERS
+        and not (footage / OFFICIAL_FOLDERS[experiment.data]).is_dir()
+    ):
+        rows = [on_footage(row, footage) for row in rows]
+        return [Run(row, seed, footage, options.runs, extra) for seed in options.seeds for row in rows]
     return [Run(row, seed, roots.get(data_of(row)), options.runs, extra) for seed in options.seeds for row in rows]
 
 

@@ -1,5 +1,6 @@
 """Every table and figure of the two papers: which models it needs on which data, and what is drawn of them."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 _MODEL, _DATA = "model.init_args.", "data.init_args."
@@ -54,6 +55,7 @@ DATA = {
     "calms21": DataSet("flowvae.data.calms21.CalMS21Data", 0, 64, 5, 2500, 324, 8, 90_000),
     "cityscapes": DataSet("flowvae.data.cityscapes.CityscapesData", 0, 64, 5, 2500, 324, 8, 90_000),
 }
+VIDEO = "flowvae.data.video.VideoData"
 # The published frames of these are of 128 pixels; a quick run sees them at half the size.
 _PAPER_IMAGE = {"falcor3d": 128, "isaac3d": 128, "calms21": 128}
 VIDEO_FLOWS = 3
@@ -115,7 +117,14 @@ def _own(model: dict[str, Any]) -> dict[str, Any]:
 def data_of(row: Row) -> str:
     """Key into `DATA` of the data that a row runs on."""
     given = row.overrides.get("data", DATA["mnist"].cls)
+    if given == VIDEO:
+        return "calms21"
     return next(name for name, known in DATA.items() if known.cls == given)
+
+
+def on_footage(row: Row, path: Path) -> Row:
+    """A row for an official video data set, on any other footage: a video file or a folder of frames."""
+    return row._replace(overrides={**row.overrides, "data": VIDEO, _DATA + "title": path.stem})
 
 
 def paper_row(quick: Row) -> Row:
