@@ -43,7 +43,7 @@ def columns(figures: dict[str, Any]) -> dict[str, float]:
         flat |= {f"{factor}: {heading}": figures[factor][key] for factor in factors if key in figures[factor]}
     if "selector" in figures:
         flat["selector accuracy"] = figures["selector"]["accuracy"]
-    if "recovery" in figures:
+    if "recovery" in figures and factors:
         recovery = figures["recovery"]
         if len(recovery["f1"]) == len(factors):
             flat |= {f"{factor}: F1": f1 for factor, f1 in zip(factors, recovery["f1"], strict=True)}
