@@ -1,287 +1,185 @@
-"""Run a table of results: every row for every seed, then means and spreads as Markdown and CSV.
+"""Run a table or a figure of the papers: every model of it for every seed, then tables and pictures.
 
     python examples/reproduce.py --list
-    python examples/reproduce.py mnist --root data/mnist --jobs 2
+    python examples/reproduce.py mnist_table --data.root data/mnist --jobs 2
 
 What is done is skipped and what was interrupted goes on from its last checkpoint: results are kept under a hash of the
-configuration and the seed.
+configuration and the seed, and experiments with the same model share its run.
 """
 
 import argparse
-import csv
-import hashlib
-import json
-import os
-import platform
-import statistics
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import torch
-from flowvae.data.transforms import FACTORS
+from flowvae.experiments import DATA, EXPERIMENTS, Experiment, data_of, on_footage, paper_row
+from flowvae.finish import FINISHERS
+from flowvae.runs import Run
+from flowvae.tables import write_table
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-HERE = Path(__file__).parent
-CONFIGS = HERE / "configs"
+# A run of the paper preset was never finished here: no time is promised.
+_PRESETS = ("quick", "paper")
+# A root without its data set's folder is other footage.
+OFFICIAL_FOLDERS = {"calms21": "task1_videos_mp4", "cityscapes": "leftImg8bit_sequence"}
 
 
-class Row(NamedTuple):
-    """One row of a table: a configuration file and what differs from it."""
-
-    name: str
-    config: str
-    overrides: dict[str, Any] = {}  # noqa: RUF012
-
-
-_SINGLE = "mnist/unsupervised_single.yaml"
-_MODEL = "model.init_args."
-_CHOOSE = {_MODEL + "learn_rates": True, "trainer.callbacks": "flowvae.selection.BackwardSelection"}
-
-EXPERIMENTS: dict[str, tuple[str, list[Row]]] = {
-    "mnist_supervised": (
-        "Supervised flows (FFRL)",
-        [Row("supervised", "mnist/supervised.yaml")],
-    ),
-    "mnist_weak": (
-        "Weakly supervised flows (FFRL): one unknown transformation per sequence",
-        [Row("weak", "mnist/weak.yaml")],
-    ),
-    "mnist_unsupervised": (
-        "Unsupervised flows (STA)",
-        [
-            Row("single control, spikes", _SINGLE),
-            Row("single control, spikes and slabs", "mnist/unsupervised_slab.yaml"),
-            Row("double control, spikes", "mnist/unsupervised_double.yaml"),
-        ],
-    ),
-    "mnist_choose_k": (
-        "Choosing K: banks with more flows than the data have transformations",
-        [Row(f"K = {k}, learnable rates", "mnist/unsupervised_choose.yaml", {_MODEL + "fields": k}) for k in (5, 8)],
-    ),
-    "mnist_ablations": (
-        "Ablations of the unsupervised model (STA)",
-        [
-            Row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", _SINGLE),
-            Row("spikes and slabs", "mnist/unsupervised_slab.yaml"),
-            Row("slabs from the start", "mnist/unsupervised_slab.yaml", {_MODEL + "slab_from": 0.0}),
-            Row("potential flows alone", _SINGLE, {_MODEL + "kind": "potential"}),
-            Row("rotational flows alone", _SINGLE, {_MODEL + "kind": "rotational"}),
-            *(Row(f"K = {k}", _SINGLE, {_MODEL + "fields": k}) for k in (2, 5, 8)),
-            Row("on/keep 0.3/0.7", _SINGLE, {_MODEL + "on": 0.3, _MODEL + "keep": 0.7}),
-        ],
-    ),
-}
-
-
-class Run(NamedTuple):
-    """A row with one seed."""
-
-    row: Row
-    seed: int
-    root: Path | None
-    runs: Path
-    extra: tuple[str, ...]
-
-    @property
-    def folder(self) -> Path:
-        """Where the run keeps everything, named by a hash of all that it depends on."""
-        config = (CONFIGS / self.row.config).read_text()
-        key = json.dumps([config, self.row.overrides, self.seed, self.extra], sort_keys=True)
-        return self.runs / hashlib.sha256(key.encode()).hexdigest()[:12]
-
-    def results(self) -> dict[str, Any] | None:
-        """Figures of a finished run."""
-        file = self.folder / "results.json"
-        return json.loads(file.read_text()) if file.exists() else None
-
-    def execute(self, threads: int) -> None:
-        """Train from the last checkpoint, if there is one, and test."""
-        folder = self.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        clock = folder / "seconds"
-        before = float(clock.read_text()) if clock.exists() else 0.0
-        last = folder / "last.ckpt"
-        common = ["--config", str(CONFIGS / self.row.config), "--seed_everything", str(self.seed)]
-        common += ["--data.seed", str(self.seed), "--trainer.default_root_dir", str(folder)]
-        common += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-        if self.root is not None:
-            common += ["--data.root", str(self.root)]
-        for name, value in self.row.overrides.items():
-            common += [f"--{name}", json.dumps(value) if isinstance(value, bool) else str(value)]
-        common += self.extra
-        saving = ["--trainer.callbacks+", "lightning.pytorch.callbacks.ModelCheckpoint"]
-        saving += ["--trainer.callbacks.dirpath", str(folder), "--trainer.callbacks.save_last", "true"]
-        saving += ["--trainer.callbacks.every_n_train_steps", "250", "--trainer.callbacks.filename", "step"]
-        resume = ["--ckpt_path", str(last)] if last.exists() else []
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        with (folder / "log.txt").open("a") as log:
-            for command in (["fit", *common, *saving, *resume], ["test", *common, "--ckpt_path", str(last)]):
-                subprocess.run(
-                    [sys.executable, str(HERE / "train.py"), *command],
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    check=True,
-                )
-                clock.write_text(str(before + time.monotonic() - started))
-        newest = max(folder.rglob("test.json"), key=lambda file: file.stat().st_mtime)
-        figures = json.loads(newest.read_text())
-        figures["seconds"] = before + time.monotonic() - started
-        (folder / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run what is missing of an experiment and write its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add = parser.add_argument
     add("experiment", nargs="?", choices=EXPERIMENTS, help="name of the experiment")
-    add("--list", action="store_true", help="show the experiments and their state, and run nothing")
-    add("--root", type=Path, help="folder with MNIST's IDX files; scikit-learn's digits without one")
+    add("--list", action="store_true", help="show the experiments, their state and expected time, and run nothing")
+    add("--data.root", "--root", dest="root", action="append", default=[], metavar="[NAME=]DIR",
+        help="folder with the official files, several by name; stand-ins without one")  # fmt: skip
+    add("--preset", choices=_PRESETS, default="quick", help="small networks for CPU cores, or the published sizes")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of every row")
     add("--jobs", type=int, default=1, help="runs at the same time, each in a process of its own")
     add("--threads", type=int, default=1, help="threads of one run")
+    add("--retest", action="store_true", help="test finished runs again that lack figures")
     add("--output", type=Path, default=Path("docs/results"), help="folder for the table")
     add("--runs", type=Path, default=Path("runs/reproduce"), help="folder for checkpoints, logs and figures")
     add("--extra", nargs="*", default=[], metavar="ARGUMENT", help="more arguments of train.py, as --name=value")
-    options, rest = parser.parse_known_args()
+    options, rest = parser.parse_known_args(arguments)
     options.extra += rest
-    reproduce(**vars(options))
-
-
-def reproduce(
-    experiment: str | None,
-    list: bool,
-    root: Path | None,
-    seeds: list[int],
-    jobs: int,
-    threads: int,
-    output: Path,
-    runs: Path,
-    extra: list[str],
-) -> None:
-    """Run what is missing of an experiment and write its table."""
     console = Console()
-    if list or experiment is None:
-        _show(console, seeds, root, runs, tuple(extra))
-        return
-    title, rows = EXPERIMENTS[experiment]
-    planned = [Run(row, seed, root, runs, tuple(extra)) for row in rows for seed in seeds]
-    missing = [run for run in planned if run.results() is None]
-    started, done = time.monotonic(), 0
+    if options.list or options.experiment is None:
+        show(console, options)
+    else:
+        reproduce(console, options)
 
-    def execute(run: Run) -> None:
-        nonlocal done
-        try:
-            run.execute(threads)
-        except subprocess.CalledProcessError:
-            console.print(f"failed: {run.row.name}, seed {run.seed}; see {run.folder / 'log.txt'}")
-        done += 1
-        elapsed = time.monotonic() - started
-        left = elapsed / done * (len(missing) - done)
-        console.print(
-            f"{done}/{len(missing)} {run.row.name}, seed {run.seed}; {elapsed:.0f} s, about {left:.0f} s left"
+
+def plan(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
+    """Every run of an experiment, seed by seed, so that a table of one seed is there first."""
+    rows = experiment.rows
+    if options.preset == "paper":
+        rows = [paper_row(row) for row in rows]
+    extra = tuple(options.extra)
+    roots = _roots(options.root, experiment.data)
+    footage = roots.get(experiment.data)
+    if (
+        footage is not None
+        and experiment.data in OFFICIAL_FOLDERS
+        and not (footage / OFFICIAL_FOLDERS[experiment.data]).is_dir()
+    ):
+        rows = [on_footage(row, footage) for row in rows]
+        return [Run(row, seed, footage, options.runs, extra) for seed in options.seeds for row in rows]
+    return [Run(row, seed, roots.get(data_of(row)), options.runs, extra) for seed in options.seeds for row in rows]
+
+
+def _roots(given: list[str], data: str) -> dict[str, Path]:
+    """Folder of every data set: `DIR` is that of the experiment's own data, `NAME=DIR` of others."""
+    roots = {}
+    for entry in given:
+        name, _, folder = entry.rpartition("=")
+        if name and name not in DATA:
+            raise SystemExit(f"reproduce: expected --data.root NAME=DIR with one of {', '.join(DATA)}, got {entry!r}.")
+        roots[name or data] = Path(folder)
+    return roots
+
+
+def reproduce(console: Console, options: argparse.Namespace) -> None:
+    """Run what is missing of an experiment and write its table and pictures."""
+    experiment = EXPERIMENTS[options.experiment]
+    planned = plan(experiment, options)
+    missing = [run for run in planned if run.results() is None or (options.retest and run.outdated())]
+    console.print(f"{options.experiment}: {len(planned) - len(missing)} of {len(planned)} runs are done")
+    failed = _execute(console, missing, experiment, options)
+    name = options.experiment + ("_paper" if options.preset == "paper" else "")
+    written = write_table(options.output / name, experiment, _command(options), planned, options.preset)
+    if experiment.after is not None:
+        finish = FINISHERS[experiment.after]
+        written += finish(
+            options.output / name, [run for run in planned if run.results() is not None], _command(options)
         )
+    for path in written:
+        console.print(f"wrote {path}")
+    if failed:
+        raise SystemExit(f"reproduce: {failed} of {len(missing)} runs failed; run the same command again to go on.")
 
-    console.print(f"{experiment}: {len(planned) - len(missing)} of {len(planned)} runs are done")
-    with ThreadPoolExecutor(jobs) as pool:
+
+def _execute(console: Console, missing: list[Run], experiment: Experiment, options: argparse.Namespace) -> int:
+    """Run what is missing with a progress bar over the whole table; the number of runs that failed."""
+    failed, started, durations = 0, time.monotonic(), []
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"), console=console,
+    )  # fmt: skip
+
+    def left() -> str:
+        # Finished runs tell best; before the first one, what such a run usually takes.
+        each = sum(durations) / len(durations) if durations else 60 * experiment.minutes
+        seconds = each * (len(missing) - len(durations) - failed) / options.jobs
+        return f"about {_duration(max(0.0, seconds))} left"
+
+    with bar, ThreadPoolExecutor(options.jobs) as pool:
+        task = bar.add_task(options.experiment, total=len(missing), left=left())
+
+        def execute(run: Run) -> None:
+            nonlocal failed
+            begun = time.monotonic()
+            bar.console.print(f"{run.row.name}, seed {run.seed}: {run.folder}")
+            try:
+                run.execute(options.threads)
+                durations.append(time.monotonic() - begun)
+            except subprocess.CalledProcessError:
+                failed += 1
+                bar.console.print(f"failed: {run.row.name}, seed {run.seed}; see {run.folder / 'log.txt'}")
+            bar.update(task, advance=1, left=left())
+
         for _ in pool.map(execute, missing):
             pass
-    command = f"python examples/reproduce.py {experiment}" + (" --root data/mnist" if root is not None else "")
-    _write(output / experiment, title, command, rows, planned, seeds)
-    console.print(f"Table: {output / experiment}.md")
+    if missing:
+        console.print(f"{len(missing) - failed} runs in {_duration(time.monotonic() - started)}")
+    return failed
 
 
-def _show(console: Console, seeds: list[int], root: Path | None, runs: Path, extra: tuple[str, ...]) -> None:
-    table = Table("experiment", "what", "done", "seconds a run")
-    for name, (title, rows) in EXPERIMENTS.items():
-        results = [Run(row, seed, root, runs, extra).results() for row in rows for seed in seeds]
-        finished = [r["seconds"] for r in results if r is not None]
-        average = f"{statistics.mean(finished):.0f}" if finished else ""
-        table.add_row(name, title, f"{len(finished)}/{len(results)}", average)
+def show(console: Console, options: argparse.Namespace) -> None:
+    """All experiments with their state and the time that the missing runs will take."""
+    table = Table("experiment", "of", "what", "done", "a run", "left", title=f"{options.preset} preset")
+    for name, experiment in EXPERIMENTS.items():
+        planned = plan(experiment, options)
+        states = [run.state() for run in planned]
+        seconds = [r["seconds"] for run in planned if (r := run.results()) is not None]
+        measured = sum(seconds) / len(seconds) if seconds else None
+        each = measured if measured is not None else 60 * experiment.minutes
+        missing = len(planned) - len(seconds)
+        done = f"{len(seconds)}/{len(planned)}"
+        done += f", {states.count('interrupted')} interrupted" if "interrupted" in states else ""
+        known = measured is not None or options.preset == "quick"
+        table.add_row(
+            name,
+            experiment.paper,
+            f"{experiment.title}; {experiment.data}",
+            done,
+            ("" if measured is not None else "~") + _duration(each) if known else "unknown",
+            _duration(each * missing / options.jobs) if known else "unknown",
+        )
     console.print(table)
 
 
-def _columns(figures: dict[str, Any]) -> dict[str, float]:
-    """The figures of a run as a flat row."""
-    flat: dict[str, float] = {}
-    for factor in FACTORS:
-        flat[f"{factor}: relative error"] = figures[factor]["flow_relative"]
-    for factor in FACTORS:
-        flat[f"{factor}: over re-encoding"] = figures[factor]["ratio"]
-    for factor in FACTORS:
-        flat[f"{factor}: off over on"] = figures[factor]["off_ratio"]
-    if "selector" in figures:
-        flat["selector accuracy"] = figures["selector"]["accuracy"]
-    if "recovery" in figures:
-        recovery = figures["recovery"]
-        if len(recovery["f1"]) == len(FACTORS):
-            for factor, f1 in zip(FACTORS, recovery["f1"], strict=True):
-                flat[f"{factor}: F1"] = f1
-        flat["mean F1"] = recovery["mean_f1"]
-        if recovery["slab_correlation"] is not None:
-            for factor, value in zip(FACTORS, recovery["slab_correlation"], strict=True):
-                flat[f"{factor}: speed correlation"] = value
-        surplus = [u for k, u in enumerate(recovery["usage"]) if k not in recovery["matching"]]
-        if surplus:
-            flat["largest surplus usage"] = max(surplus)
-    flat["seconds"] = figures["seconds"]
-    return flat
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _write(path: Path, title: str, command: str, rows: list[Row], planned: list[Run], seeds: list[int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    finished = {(run.row.name, run.seed): run.results() for run in planned}
-    present = [r for r in finished.values() if r is not None]
-    if not present:
-        raise SystemExit(f"reproduce: no run of {title!r} finished; see the logs.")
-    lines = [
-        f"# {title}",
-        "",
-        f"Data: {present[0]['data']}. Seeds {', '.join(map(str, seeds))}; mean ± standard deviation.",
-    ]
-    versions = f"PyTorch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
-    lines += [f"Command: `{command}`. {versions}, {os.cpu_count()} CPU cores, quick preset.", ""]
-    with path.with_suffix(".csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["row", "seed", "figure", "value"])
-        for row in rows:
-            values: dict[str, list[float]] = {}
-            for seed in seeds:
-                figures = finished[row.name, seed]
-                for name, value in (_columns(figures) if figures else {}).items():
-                    values.setdefault(name, []).append(value)
-                    writer.writerow([row.name, seed, name, f"{value:.6g}"])
-            lines += [f"## {row.name}", "", *_factor_table(values), ""]
-            kinds = [f["recovery"].get("kind") for s in seeds if (f := finished[row.name, s]) and "recovery" in f]
-            for seed, kind in zip(seeds, kinds, strict=False):
-                if kind:
-                    chosen = ", ".join(f"{f} by a {k} flow" for f, k in zip(FACTORS, kind, strict=True))
-                    lines.append(f"- seed {seed}: {chosen}")
-            lines.append("")
-    path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
+def _command(options: argparse.Namespace) -> str:
+    parts = [f"python examples/reproduce.py {options.experiment}"]
+    parts += [f"--data.root {name}" for name in _shown_roots(options.root, EXPERIMENTS[options.experiment].data)]
+    parts += ["--preset paper"] if options.preset == "paper" else []
+    parts += ["--seeds " + " ".join(map(str, options.seeds))] if options.seeds != [0, 1, 2] else []
+    return " ".join([*parts, *options.extra])
 
 
-def _factor_table(values: dict[str, list[float]]) -> list[str]:
-    def cell(name: str) -> str:
-        if name not in values:
-            return ""
-        digits = 0 if name == "seconds" else 3
-        mean = statistics.mean(values[name])
-        spread = f" ± {statistics.stdev(values[name]):.{digits}f}" if len(values[name]) > 1 else ""
-        return f"{mean:.{digits}f}{spread}"
-
-    kinds = tuple(dict.fromkeys(n.split(": ")[1] for n in values if ": " in n))
-    lines = ["| | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
-    for factor in FACTORS:
-        lines.append(f"| {factor} | " + " | ".join(cell(f"{factor}: {kind}") for kind in kinds) + " |")
-    others = [f"{name}: {cell(name)}" for name in values if ": " not in name]
-    return [*lines, "", "; ".join(others) + "."]
+def _shown_roots(given: list[str], data: str) -> list[str]:
+    # Tables do not tell where somebody keeps the files.
+    names = _roots(given, data)
+    return [f"data/{name}" if name == data else f"{name}=data/{name}" for name in names]
 
 
 if __name__ == "__main__":

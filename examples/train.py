@@ -1,24 +1,35 @@
-"""Train, validate and test a FlowVAE from a YAML file.
+"""Train, validate and test a model from a YAML file.
 
 python examples/train.py fit --config examples/configs/digits/supervised.yaml
 python examples/train.py test --config examples/configs/digits/supervised.yaml --ckpt_path last
+python examples/train.py fit --config examples/configs/mnist/vae.yaml --data flowvae.data.shapes3d.Shapes3DData \
+    --model.init_args.image_size 64 --model.init_args.fields 5
 """
 
 import warnings
 
-from flowvae.data.sequences import DigitsData
-from flowvae.model import FlowVAE
-from lightning.pytorch.cli import LightningCLI
+from flowvae.base import SequenceVAE
+from flowvae.data.sequences import SequenceData
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+
+class SequenceCLI(LightningCLI):
+    """A model and a data module of any class; digits unless the data's class is given."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Name the default data."""
+        parser.set_defaults({"data": {"class_path": "flowvae.data.sequences.DigitsData"}})
 
 
 def main(arguments: list[str] | None = None) -> LightningCLI:
     """Run the command line, or the given arguments."""
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    return LightningCLI(
-        FlowVAE,
-        DigitsData,
+    return SequenceCLI(
+        SequenceVAE,
+        SequenceData,
         subclass_mode_model=True,
+        subclass_mode_data=True,
         args=arguments,
         save_config_kwargs={"overwrite": True},
         # The data module draws new sequences every epoch.

@@ -25,6 +25,8 @@ def traverse(
         samples: Digits in a picture.
     """
     model = load_model(checkpoint)
+    if not isinstance(model, FlowVAE):
+        raise ValueError(f"{checkpoint}: expected a model with flows, got {type(model).__name__}.")
     names = list(FACTORS) if type(model) is FlowVAE else None
     files = draw_flows(model, load_digits(root), output, steps=steps, samples=samples, names=names)
     print("\n".join(str(file) for file in files))

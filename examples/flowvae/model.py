@@ -1,11 +1,9 @@
 """A VAE whose latent code is moved by a bank of flows, with three degrees of supervision."""
 
-import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
@@ -23,14 +21,11 @@ from torchflowfield import (
     SpikeSlabPosterior,
     SpikeSlabPrior,
 )
-from torchflowfield.metrics import equivariance_error
 
+from .base import Rollout, SequenceVAE, code_kl, log_normal, training_progress
 from .data.sequences import Batch
-from .evaluation import Evaluation
 from .networks import (
     bernoulli_log_prob,
-    make_decoder,
-    make_encoder,
     make_pair_network,
     make_sequence_network,
     pair_features,
@@ -38,7 +33,7 @@ from .networks import (
 )
 
 
-class FlowVAE(LightningModule):
+class FlowVAE(SequenceVAE):
     r"""Supervised: the batch says which transformation is at work (FFRL).
 
     $\log p(x_0 | z_0) - KL(q(z_0) \| p(z_0)) + \sum_t \log p(x_t | z_t)$, the path's divergence from a diffusion, and
@@ -62,7 +57,10 @@ class FlowVAE(LightningModule):
         hold: Share of the training after which the learning rate begins its cosine decay.
         bfloat16: Run encoder and decoder in bfloat16.
         compile: Compile the rollout.
+        image_size: Height and width of a frame: 28, 64 or 128.
     """
+
+    needs_labels = True
 
     def __init__(
         self,
@@ -83,11 +81,10 @@ class FlowVAE(LightningModule):
         hold: float = 0.0,
         bfloat16: bool = False,
         compile: bool = False,
+        image_size: int = 28,
     ) -> None:
-        super().__init__()
+        super().__init__(latent, size, image_size, lr, hold, bfloat16)
         self.save_hyperparameters()
-        self.encoder = make_encoder(size, latent)
-        self.decoder = make_decoder(size, latent)
         self.flows = FlowBank(fields, latent, width=width, kind=kind, control=control, frequencies=frequencies)
         self.stepper = ODEStepper(self.flows, compile=compile)
         self.ot = DynamicOTLoss(
@@ -97,20 +94,6 @@ class FlowVAE(LightningModule):
         )
         diffusion = DiffusionPrior(self.flows.num_controls)
         self.path_kl = PathKL(diffusion, mode=path_kl) if path_kl is not None else None
-
-    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation `[*, latent]` of the code of frames `[*, C, H, W]`."""
-        flat = frames.flatten(0, -4)
-        with self._precision(flat):
-            # Pixels are small numbers: bring them to unit size.
-            mean, log_variance = self.encoder(3 * flat).float().chunk(2, -1)
-        std = (0.5 * log_variance.clamp(-10, 4)).exp()
-        return mean.unflatten(0, frames.shape[:-3]), std.unflatten(0, frames.shape[:-3])
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Logits `[*, C, H, W]` of the frames of codes `[*, latent]`."""
-        with self._precision(z):
-            return self.decoder(z.flatten(0, -2)).float().unflatten(0, z.shape[:-1])
 
     def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
         """Coefficients of the flows for frames `[T+1, B, C, H, W]`, and their divergence from the prior, a scalar."""
@@ -129,6 +112,22 @@ class FlowVAE(LightningModule):
         """Move codes along the flows. Frame t is reached by the field at time t, so the clock starts at 1."""
         return self.stepper(z0, weights, steps, reverse=reverse, start=1.0, record=record)
 
+    def rollout(self, frames: Tensor, batch: Batch | None, *, sample: bool = False) -> Rollout:
+        """Move the code of frame 0 along the flows, with the coefficients that the model is given or infers."""
+        mean, std = self.encode(frames[0])
+        weights, _ = self.coefficients(frames, batch)
+        if not sample:
+            return Rollout(self.roll(mean, weights, len(frames) - 1).z)
+        z0 = torch.normal(mean, std)
+        # The Euler map's own density, so that the importance weights are exact.
+        path = ODEStepper(self.flows, density="exact")(z0, weights, len(frames) - 1, start=1.0, record=False)
+        log_prior = self.path_kl.prior(path) if self.path_kl is not None else log_normal(path.z)
+        return Rollout(path.z, log_prior - path.log_prob(log_normal(z0, mean, std)))
+
+    def transport(self, path: FlowPath) -> Tensor:
+        """What the flows' paths are asked to be, a scalar to minimise."""
+        return self.ot(path).total
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Negative evidence bound plus the transport's residual, per sequence."""
         frames = batch["frames"].transpose(0, 1)
@@ -137,12 +136,11 @@ class FlowVAE(LightningModule):
         z0 = posterior.rsample()
         weights, coefficient_kl = self.coefficients(frames, batch)
         path = self.roll(z0, weights, len(frames) - 1, record=True)
-        ot = self.ot(path)
         terms = {
             "reconstruction": self._reconstruction(path.z, frames),
-            "code_kl": self._code_weight() * (0.5 * (mean.square() + std.square() - 1) - std.log()).sum(-1).mean(),
+            "code_kl": self._code_weight() * code_kl(mean, std).mean(),
             "coefficient_kl": coefficient_kl,
-            "transport": ot.total,
+            "transport": self.transport(path),
         }
         if self.path_kl is not None:
             terms["path_kl"] = self.path_kl(path, posterior.log_prob(z0).sum(-1)).total
@@ -168,49 +166,6 @@ class FlowVAE(LightningModule):
         losses = -bernoulli_log_prob(self.decode(z[chosen, each]), frames[chosen, each])
         return (losses[0] + (count - 1) / others * losses[1:].sum(0)).mean()
 
-    def validation_step(self, batch: Batch, index: int) -> None:
-        """Relative equivariance error with the coefficients that the model is given or infers."""
-        frames = batch["frames"].transpose(0, 1)
-        weights, _ = self.coefficients(frames, batch)
-        path = self.roll(self.encode(frames[0])[0], weights, len(frames) - 1)
-        error = equivariance_error(self.decode(path.z).sigmoid(), frames, relative=True).mean()
-        self.log("val/relative_error", error, prog_bar=True, batch_size=frames.shape[1])
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the class, so that `load_model` finds it again."""
-        checkpoint["model_class"] = type(self).__name__
-
-    def on_test_start(self) -> None:
-        """Collect what `test_step` sees."""
-        self.evaluation = Evaluation(self)
-
-    def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Feed the evaluation, whose table is printed at the end."""
-        self.evaluation.update(batch, dataloader_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """Print the table and log its figures."""
-        self.evaluation.report()
-
-    def configure_optimizers(self) -> dict:
-        """Adam with warm-up and cosine decay over the whole run."""
-        optimizer = torch.optim.Adam(self._parameter_groups(), lr=self.hparams.lr, betas=(0.9, 0.99), fused=True)
-        steps = int(self.trainer.estimated_stepping_batches)
-
-        def factor(step: int) -> float:
-            warm_up = min(1.0, (step + 1) / (0.05 * steps))
-            decay = max(0.0, step / steps - self.hparams.hold) / (1 - self.hparams.hold)
-            return warm_up * (0.5 + 0.5 * math.cos(math.pi * decay))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _parameter_groups(self) -> list[dict]:
-        return [{"params": list(self.parameters())}]
-
-    def _precision(self, x: Tensor):
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.hparams.bfloat16)
-
 
 class WeakFlowVAE(FlowVAE):
     r"""Weakly supervised: one unknown transformation per sequence, chosen by looking at it (FFRL).
@@ -228,6 +183,8 @@ class WeakFlowVAE(FlowVAE):
         **shared: Arguments of `FlowVAE`.
     """
 
+    needs_labels = False
+
     def __init__(
         self,
         steps: int = 5,
@@ -239,7 +196,7 @@ class WeakFlowVAE(FlowVAE):
     ) -> None:
         super().__init__(**shared)
         self.save_hyperparameters()
-        self.sequence_network = make_sequence_network(steps + 1, features)
+        self.sequence_network = make_sequence_network(steps + 1, features, image_size=self.hparams.image_size)
         self.selector = FlowSelector(features, self.flows.num_controls)
 
     def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
@@ -274,6 +231,8 @@ class UnsupervisedFlowVAE(FlowVAE):
         **shared: Arguments of `FlowVAE`.
     """
 
+    needs_labels = False
+
     def __init__(
         self,
         features: int = 128,
@@ -292,7 +251,7 @@ class UnsupervisedFlowVAE(FlowVAE):
     ) -> None:
         super().__init__(**shared)
         self.save_hyperparameters()
-        self.pair_network = make_pair_network(features, width=16)
+        self.pair_network = make_pair_network(features, width=16, image_size=self.hparams.image_size)
         self.posterior = SpikeSlabPosterior(
             features,
             self.flows.K,
@@ -372,30 +331,26 @@ class UnsupervisedFlowVAE(FlowVAE):
         return [{"params": others}, {"params": rates, "lr": self.hparams.rates_lr}]
 
 
-def training_progress(model: LightningModule) -> float:
-    """How much of the training is done, from 0 to 1; 1 for a model that is not being trained."""
-    trainer = model._trainer
-    if trainer is None or trainer.state.fn != "fit":
-        return 1.0
-    return min(1.0, model.global_step / int(trainer.estimated_stepping_batches))
-
-
 def anneal(start: float, end: float, progress: float) -> float:
     """Temperature that falls exponentially from `start` to `end` while `progress` goes from 0 to 1."""
     return Annealing(start, end, steps=1)(progress)
 
 
-def load_model(checkpoint: Path) -> FlowVAE:
-    """The model of a checkpoint, whatever its degree of supervision, in `eval` mode on the CPU.
+def load_model(checkpoint: Path) -> SequenceVAE:
+    """The model of a checkpoint, whatever its class, in `eval` mode on the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is no checkpoint of these models.
     """
+    # The baselines build upon this file.
+    from . import baselines
+
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{checkpoint}: expected a checkpoint, found no such file. Train one with train.py.")
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    classes = {cls.__name__: cls for cls in (FlowVAE, WeakFlowVAE, UnsupervisedFlowVAE)}
+    others = [getattr(baselines, name) for name in baselines.__all__]
+    classes = {cls.__name__: cls for cls in (FlowVAE, WeakFlowVAE, UnsupervisedFlowVAE, *others)}
     if content.get("model_class") not in classes:
         raise ValueError(
             f"{checkpoint}: expected a checkpoint of {', '.join(classes)}, got {content.get('model_class')}."

@@ -5,15 +5,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def make_encoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, channels: int = 3) -> nn.Module:
-    """Frames `[*, C, 28, 28]` to mean and log-variance `[*, 2 latent]`."""
+def make_encoder(
+    size: str, latent: int, *, image_size: int = 28, width: int = 64, hidden: int = 512, channels: int = 3
+) -> nn.Module:
+    """Frames `[*, C, S, S]` to mean and log-variance `[*, 2 latent]`.
+
+    The published layers have two stages of stride 2 for 28 and 64 pixels, four of constant width for 128.
+
+    Raises:
+        ValueError: For another size of image or of network.
+    """
+    _check(size, image_size)
     if size == "paper":
+        stages = [latent, 2 * latent] if image_size < 128 else [latent] * 4
+        layers: list[nn.Module] = []
+        for before, after in zip([channels, *stages], stages, strict=False):
+            layers += [nn.Conv2d(before, after, 4, 2, 1), nn.ReLU()]
         return nn.Sequential(
-            nn.Conv2d(channels, latent, 4, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(latent, 2 * latent, 4, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(2 * latent, 3 * latent, 7),
+            *layers,
+            nn.Conv2d(stages[-1], 3 * latent, image_size >> len(stages)),
             nn.ReLU(),
             nn.Conv2d(3 * latent, 2 * latent, 1),
             nn.ReLU(),
@@ -22,7 +32,7 @@ def make_encoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, 
             nn.Flatten(),
             nn.Linear(2 * latent, 2 * latent),
         )
-    network = nn.Sequential(*_patches(channels, width, hidden), nn.Linear(hidden, 2 * latent))
+    network = nn.Sequential(*_patches(channels, width, hidden, image_size), nn.Linear(hidden, 2 * latent))
     scale_weights(network)
     # A small first variance, so that the decoder sees a signal from the start.
     with torch.no_grad():
@@ -31,9 +41,20 @@ def make_encoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, 
     return network
 
 
-def make_decoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, channels: int = 3) -> nn.Module:
-    """Latent vectors `[N, latent]` to the logits of frames `[N, C, 28, 28]`."""
+def make_decoder(
+    size: str, latent: int, *, image_size: int = 28, width: int = 64, hidden: int = 512, channels: int = 3
+) -> nn.Module:
+    """Latent vectors `[N, latent]` to the logits of frames `[N, C, S, S]`.
+
+    Raises:
+        ValueError: For another size of image or of network than `make_encoder` has.
+    """
+    _check(size, image_size)
     if size == "paper":
+        stages = [2 * latent, latent] if image_size < 128 else [latent] * 4
+        layers: list[nn.Module] = []
+        for before, after in zip(stages, [*stages[1:], channels], strict=True):
+            layers += [nn.ReLU(), nn.ConvTranspose2d(before, after, 4, 2, 1)]
         return nn.Sequential(
             nn.Linear(latent, 2 * latent),
             nn.ReLU(),
@@ -42,62 +63,76 @@ def make_decoder(size: str, latent: int, *, width: int = 64, hidden: int = 512, 
             nn.ReLU(),
             nn.Conv2d(2 * latent, 3 * latent, 1),
             nn.ReLU(),
-            nn.ConvTranspose2d(3 * latent, 2 * latent, 7),
-            nn.ReLU(),
-            nn.ConvTranspose2d(2 * latent, latent, 4, 2, 1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(latent, channels, 4, 2, 1),
+            nn.ConvTranspose2d(3 * latent, stages[0], image_size >> len(stages)),
+            *layers,
         )
+    patch = image_size // 7 if image_size == 28 else image_size // 16
+    side = image_size // patch
+    # Beyond 28 pixels the dense layer makes a map of half the side, or it would hold most of the weights.
+    start = side if image_size == 28 else side // 2
     network = nn.Sequential(
         nn.Linear(latent, hidden),
         nn.SiLU(),
-        nn.Linear(hidden, 49 * width // 2),
+        nn.Linear(hidden, start * start * width // 2),
         nn.SiLU(),
-        nn.Unflatten(-1, (width // 2, 7, 7)),
+        nn.Unflatten(-1, (width // 2, start, start)),
+        *([] if start == side else [nn.Upsample(scale_factor=2, mode="nearest")]),
         nn.Conv2d(width // 2, width, 3, 1, 1),
         nn.SiLU(),
-        nn.Conv2d(width, 16 * channels, 1),
-        nn.PixelShuffle(4),
+        nn.Conv2d(width, patch * patch * channels, 1),
+        nn.PixelShuffle(patch),
     )
     scale_weights(network)
-    # Most pixels are background: start there.
+    # Most pixels of a digit are background: start there.
     with torch.no_grad():
         network[-2].weight *= 0.3
-        network[-2].bias.fill_(-2.5)
+        network[-2].bias.fill_(-2.5 if image_size == 28 else 0.0)
     return network
 
 
-def _patches(channels: int, width: int, features: int) -> list[nn.Module]:
-    """Patches of 4×4 pixels to features: cheaper on a CPU than two strided convolutions."""
+def _check(size: str, image_size: int) -> None:
+    if size not in ("quick", "paper") or image_size not in (28, 64, 128):
+        raise ValueError(
+            f"networks: expected size 'quick' or 'paper' and images of 28, 64 or 128 pixels, got {size!r}, "
+            f"{image_size}. Resize the frames."
+        )
+
+
+def _patches(channels: int, width: int, features: int, image_size: int) -> list[nn.Module]:
+    """Patches to features: cheaper on a CPU than strided convolutions one after another."""
+    patch = 4 if image_size == 28 else image_size // 16
+    stride = 1 if image_size == 28 else 2
     return [
-        nn.Conv2d(channels, width, 4, 4),
+        nn.Conv2d(channels, width, patch, patch),
         nn.SiLU(),
-        nn.Conv2d(width, width, 3, 1, 1),
+        nn.Conv2d(width, width, 3, stride, 1),
         nn.SiLU(),
         nn.Flatten(),
-        nn.Linear(49 * width, features),
+        nn.Linear((7 if image_size == 28 else 8) ** 2 * width, features),
         nn.SiLU(),
     ]
 
 
-def make_pair_network(features: int, *, width: int = 24, channels: int = 3) -> nn.Module:
-    """Two successive frames `[N, 2 C, 28, 28]` to features of what happened between them."""
-    network = nn.Sequential(
-        nn.Conv2d(2 * channels, width, 4, 2, 1),
-        nn.SiLU(),
-        nn.Conv2d(width, 2 * width, 4, 2, 1),
-        nn.SiLU(),
-        nn.Flatten(),
-        nn.Linear(49 * 2 * width, features),
-        nn.SiLU(),
-    )
+def make_pair_network(features: int, *, image_size: int = 28, width: int = 24, channels: int = 3) -> nn.Module:
+    """Two successive frames `[N, 2 C, S, S]` to features of what happened between them."""
+    if image_size == 28:
+        layers = [nn.Conv2d(2 * channels, width, 4, 2, 1), nn.SiLU(), nn.Conv2d(width, 2 * width, 4, 2, 1), nn.SiLU()]
+        side = 7
+    else:
+        patch = image_size // 16
+        layers = [nn.Conv2d(2 * channels, width, patch, patch), nn.SiLU()]
+        layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.SiLU()]
+        side = 8
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(side**2 * 2 * width, features), nn.SiLU())
     scale_weights(network)
     return network
 
 
-def make_sequence_network(frames: int, features: int, *, width: int = 32, channels: int = 3) -> nn.Module:
-    """All frames of a sequence side by side `[N, frames · C, 28, 28]` to features of its transformation."""
-    network = nn.Sequential(*_patches(frames * channels, width, features))
+def make_sequence_network(
+    frames: int, features: int, *, image_size: int = 28, width: int = 32, channels: int = 3
+) -> nn.Module:
+    """All frames of a sequence side by side `[N, frames · C, S, S]` to features of its transformation."""
+    network = nn.Sequential(*_patches(frames * channels, width, features, image_size))
     scale_weights(network)
     return network
 

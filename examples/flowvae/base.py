@@ -1,0 +1,149 @@
+"""What every model here shares: encoder, decoder, optimiser, and one way to be asked for a prediction."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.distributions import Normal
+
+from torchflowfield.metrics import equivariance_error
+
+from .data.sequences import Batch
+from .evaluation import Evaluation
+from .networks import make_decoder, make_encoder
+
+
+class Rollout(NamedTuple):
+    r"""Codes `z [T+1, B, D]` of all frames, predicted from the first ones.
+
+    `log_ratio [T+1, B]` is $\log p_t(z_t) - \log q_t(z_t)$ of codes that were drawn, else None.
+    """
+
+    z: Tensor
+    log_ratio: Tensor | None = None
+
+
+class SequenceVAE(LightningModule):
+    """An encoder and a decoder of frames, and a rule that moves codes through time, which subclasses bring.
+
+    Args:
+        latent: Size of the latent vector.
+        size: `"quick"` or `"paper"` networks.
+        image_size: Height and width of a frame: 28, 64 or 128.
+        lr: Peak learning rate, after a short warm-up.
+        hold: Share of the training after which the learning rate begins its cosine decay.
+        bfloat16: Run encoder and decoder in bfloat16.
+        codes: Size of what the encoder describes, if it is not `latent`.
+    """
+
+    needs_labels = False
+    """Whether training reads which transformation a sequence shows."""
+
+    def __init__(
+        self,
+        latent: int,
+        size: str,
+        image_size: int,
+        lr: float,
+        hold: float,
+        bfloat16: bool,
+        codes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = make_encoder(size, codes or latent, image_size=image_size)
+        self.decoder = make_decoder(size, latent, image_size=image_size)
+        self.lr, self.hold, self.half_precision = lr, hold, bfloat16
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation `[*, latent]` of the code of frames `[*, C, H, W]`."""
+        flat = frames.flatten(0, -4)
+        with self._precision(flat):
+            # Pixels are small numbers: bring them to unit size.
+            mean, log_variance = self.encoder(3 * flat).float().chunk(2, -1)
+        std = (0.5 * log_variance.clamp(-10, 4)).exp()
+        return mean.unflatten(0, frames.shape[:-3]), std.unflatten(0, frames.shape[:-3])
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits `[*, C, H, W]` of the frames of codes `[*, latent]`."""
+        with self._precision(z):
+            return self.decoder(z.flatten(0, -2)).float().unflatten(0, z.shape[:-1])
+
+    def reconstruct(self, frames: Tensor) -> Tensor:
+        """Logits of frames `[T+1, B, C, H, W]`, each decoded from its own code."""
+        return self.decode(self.encode(frames)[0])
+
+    def rollout(self, frames: Tensor, batch: Batch | None, *, sample: bool = False) -> Rollout:
+        """Predict the codes of all frames `[T+1, B, C, H, W]` as the model's paper does.
+
+        Args:
+            frames: True frames, of which the model may look at no more than its paper lets it.
+            batch: What the data say about the sequences.
+            sample: Draw the code of the first frame; otherwise take its mean.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to define rollout.")
+
+    def alternatives(self, frames: Tensor, batch: Batch | None) -> dict[str, Tensor]:
+        """Other predictions of the same model by name, codes `[T+1, B, D]`."""
+        return {}
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Relative equivariance error."""
+        frames = batch["frames"].transpose(0, 1)
+        predicted = self.decode(self.rollout(frames, batch).z).sigmoid()
+        error = equivariance_error(predicted, frames, relative=True).mean()
+        self.log("val/relative_error", error, prog_bar=True, batch_size=frames.shape[1])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the class, so that `load_model` finds it again."""
+        checkpoint["model_class"] = type(self).__name__
+
+    def on_test_start(self) -> None:
+        """Collect what `test_step` sees."""
+        self.evaluation = Evaluation(self, self.trainer.datamodule)
+
+    def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        """Feed the evaluation, whose table is printed at the end."""
+        self.evaluation.update(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Print the table and log its figures."""
+        self.evaluation.report()
+
+    def configure_optimizers(self) -> dict:
+        """Adam with warm-up and cosine decay over the whole run."""
+        optimizer = torch.optim.Adam(self._parameter_groups(), lr=self.lr, betas=(0.9, 0.99), fused=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            warm_up = min(1.0, (step + 1) / (0.05 * steps))
+            decay = max(0.0, step / steps - self.hold) / (1 - self.hold)
+            return warm_up * (0.5 + 0.5 * math.cos(math.pi * decay))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict]:
+        return [{"params": list(self.parameters())}]
+
+    def _precision(self, x: Tensor):
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.half_precision)
+
+
+def training_progress(model: LightningModule) -> float:
+    """How much of the training is done, from 0 to 1; 1 for a model that is not being trained."""
+    trainer = model._trainer
+    if trainer is None or trainer.state.fn != "fit":
+        return 1.0
+    return min(1.0, model.global_step / int(trainer.estimated_stepping_batches))
+
+
+def code_kl(mean: Tensor, std: Tensor) -> Tensor:
+    r"""$KL(N(\text{mean}, \text{std}^2) \| N(0, I))$ of codes `[*, D]`, `[*]`."""
+    return (0.5 * (mean.square() + std.square() - 1) - std.log()).sum(-1)
+
+
+def log_normal(z: Tensor, mean: Tensor | float = 0.0, std: Tensor | float = 1.0) -> Tensor:
+    """Log-density `[*]` of `z [*, D]` under independent normal distributions."""
+    return Normal(mean, std, validate_args=False).log_prob(z).sum(-1)

@@ -1,0 +1,277 @@
+"""Every table and figure of the two papers: which models it needs on which data, and what is drawn of them."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_MODEL, _DATA = "model.init_args.", "data.init_args."
+
+
+class Row(NamedTuple):
+    """One model of an experiment: a configuration file and what differs from it."""
+
+    name: str
+    config: str
+    overrides: dict[str, Any] = {}  # noqa: RUF012
+
+
+class Experiment(NamedTuple):
+    """What is run.
+
+    Attributes:
+        title: Heading of the table.
+        rows: Models to train.
+        paper: Whose experiment it is.
+        data: Key into `DATA` of what it runs on.
+        after: Name of a function of `flowvae.finish` that makes pictures and further tables from the checkpoints.
+        minutes: Expected minutes of a run of the quick preset on one core.
+    """
+
+    title: str
+    rows: list[Row]
+    paper: str = "FFRL"
+    data: str = "mnist"
+    after: str | None = None
+    minutes: float = 6.0
+
+
+class DataSet(NamedTuple):
+    """How a configuration for MNIST is turned into one for other data: K factors, frames and sizes."""
+
+    cls: str
+    factors: int
+    image_size: int
+    steps: int
+    max_steps: int
+    paper_latent: int
+    paper_steps: int
+    paper_max_steps: int
+
+
+DATA = {
+    "mnist": DataSet("flowvae.data.sequences.DigitsData", 3, 28, 5, 4000, 324, 8, 90_000),
+    "shapes3d": DataSet("flowvae.data.shapes3d.Shapes3DData", 5, 64, 4, 3000, 226, 7, 100_000),
+    "falcor3d": DataSet("flowvae.data.png_folder.Falcor3DData", 7, 64, 3, 2500, 324, 4, 100_000),
+    "isaac3d": DataSet("flowvae.data.png_folder.Isaac3DData", 8, 64, 2, 2500, 324, 3, 100_000),
+    "calms21": DataSet("flowvae.data.calms21.CalMS21Data", 0, 64, 5, 2500, 324, 8, 90_000),
+    "cityscapes": DataSet("flowvae.data.cityscapes.CityscapesData", 0, 64, 5, 2500, 324, 8, 90_000),
+}
+VIDEO = "flowvae.data.video.VideoData"
+# The published frames of these are of 128 pixels; a quick run sees them at half the size.
+_PAPER_IMAGE = {"falcor3d": 128, "isaac3d": 128, "calms21": 128}
+VIDEO_FLOWS = 3
+
+METHODS = {
+    "VAE": "vae",
+    "β-VAE": "beta_vae",
+    "FactorVAE": "factor_vae",
+    "SlowVAE": "slow_vae",
+    "TVAE": "tvae",
+    "PoFlow": "poflow",
+    "ours, supervised": "supervised",
+    "ours, weakly supervised": "weak",
+}
+UNSUPERVISED = {
+    "single control, spikes": "unsupervised_single",
+    "single control, spikes and slabs": "unsupervised_slab",
+    "double control, spikes": "unsupervised_double",
+}
+_TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
+
+
+def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
+    """A method on a data set, at the quick preset."""
+    own = _own(model)
+    if data == "mnist":
+        return Row(name, f"mnist/{method}.yaml", own)
+    known = DATA[data]
+    count = known.factors or VIDEO_FLOWS
+    changes: dict[str, Any] = {
+        "data": known.cls,
+        _DATA + "steps": known.steps,
+        _DATA + "image_size": known.image_size,
+        _DATA + "batch_size": 64,
+        _DATA + "epoch": 16_000,
+        "trainer.max_steps": known.max_steps,
+        _MODEL + "image_size": known.image_size,
+    }
+    if method.startswith("unsupervised") and known.factors:
+        changes[_DATA + "motion"] = "spikes"
+    if method == "tvae":
+        changes |= {_MODEL + "capsules": 8, _MODEL + "capsule_dim": max(6, known.steps + 1)}
+    elif method in _TRAVERSING:
+        changes |= {_MODEL + "latent": 48, _MODEL + "fields": known.factors}
+    else:
+        changes |= {_MODEL + "latent": 48, _MODEL + "fields": count}
+    if method == "weak":
+        changes[_MODEL + "steps"] = known.steps
+    if method.startswith("unsupervised"):
+        # Turned and recoloured scenes are no scenes any more.
+        changes[_MODEL + "shuffle"] = False
+    return Row(name, f"mnist/{method}.yaml", {**changes, **own})
+
+
+def _own(model: dict[str, Any]) -> dict[str, Any]:
+    return {_MODEL + key: value for key, value in model.items()}
+
+
+def data_of(row: Row) -> str:
+    """Key into `DATA` of the data that a row runs on."""
+    given = row.overrides.get("data", DATA["mnist"].cls)
+    if given == VIDEO:
+        return "calms21"
+    return next(name for name, known in DATA.items() if known.cls == given)
+
+
+def on_footage(row: Row, path: Path) -> Row:
+    """A row for an official video data set, on any other footage: a video file or a folder of frames."""
+    return row._replace(overrides={**row.overrides, "data": VIDEO, _DATA + "title": path.stem})
+
+
+def paper_row(quick: Row) -> Row:
+    """The published sizes and numbers of steps for a row of the quick preset, for a GPU."""
+    data = data_of(quick)
+    known = DATA[data]
+    method = quick.config.removeprefix("mnist/").removesuffix(".yaml")
+    latent, image = known.paper_latent, _PAPER_IMAGE.get(data, known.image_size)
+    changes: dict[str, Any] = {
+        **quick.overrides,
+        "trainer.max_steps": known.paper_max_steps,
+        _MODEL + "size": "paper",
+        _MODEL + "lr": 1e-4,
+        _DATA + "steps": known.paper_steps,
+        _DATA + "batch_size": 128,
+        _DATA + "epoch": 60_000,
+    }
+    if data != "mnist":
+        changes |= {_MODEL + "image_size": image, _DATA + "image_size": image}
+    if method == "tvae":
+        changes |= {_MODEL + "capsules": 18, _MODEL + "capsule_dim": 18}
+    else:
+        changes[_MODEL + "latent"] = latent
+    if method == "factor_vae":
+        changes |= {_MODEL + "layers": 6, _MODEL + "width": 1000}
+    if method not in (*_TRAVERSING, "tvae"):
+        changes |= {_MODEL + "width": latent, _MODEL + "decoded": 0}
+    if method == "weak":
+        changes |= {_MODEL + "steps": known.paper_steps, _MODEL + "temperature": [1.0, 0.05], _MODEL + "anneal": 1.11}
+    if method.startswith("unsupervised"):
+        # Spikes alone for 75,000 of 90,000 iterations, where a quick run joins the slabs earlier.
+        changes |= {_MODEL + "slab": True, _MODEL + "slab_from": 0.833}
+        if known.factors and data == "mnist":
+            changes[_DATA + "motion"] = "speeds"
+    return Row(quick.name, quick.config, changes)
+
+
+def _table(title: str, data: str) -> Experiment:
+    rows = [row(name, method, data) for name, method in METHODS.items()]
+    return Experiment(
+        f"{title}: baselines and supervised and weakly supervised flows (FFRL)", rows, data=data, minutes=8
+    )
+
+
+def _unsupervised(title: str, data: str) -> Experiment:
+    rows = [row(name, UNSUPERVISED[name], data) for name in ("single control, spikes", "double control, spikes")]
+    return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, minutes=8)
+
+
+def _video(title: str, data: str) -> Experiment:
+    rows = [row("ours, unsupervised", "unsupervised_slab", data), row("VAE", "vae", data)]
+    return Experiment(f"{title}: unsupervised flows of real motion (STA)", rows, "STA", data, "video", 8)
+
+
+_SINGLE, _SLAB = "mnist/unsupervised_single.yaml", "mnist/unsupervised_slab.yaml"
+_SUPERVISED = row("ours, supervised", "supervised")
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "mnist_supervised": Experiment("Supervised flows (FFRL)", [Row("supervised", "mnist/supervised.yaml")]),
+    "mnist_weak": Experiment(
+        "Weakly supervised flows (FFRL): one unknown transformation per sequence", [Row("weak", "mnist/weak.yaml")]
+    ),
+    "mnist_table": _table("MNIST", "mnist"),
+    "shapes3d_table": _table("Shapes3D", "shapes3d"),
+    "falcor3d_table": _table("Falcor3D", "falcor3d"),
+    "isaac3d_table": _table("Isaac3D", "isaac3d"),
+    "latent_evolution": Experiment(
+        "Evolution of a frame under each transformation (FFRL)",
+        [row(f"supervised, {name}", "supervised", name) for name in ("mnist", "shapes3d", "falcor3d", "isaac3d")],
+        after="latent_evolution",
+    ),
+    "switching": Experiment("From one transformation to another half-way (FFRL)", [_SUPERVISED], after="switching"),
+    "superposing": Experiment("Several transformations at once (FFRL)", [_SUPERVISED], after="superposing"),
+    "unseen_data": Experiment("Flows of MNIST on images of other kinds (FFRL)", [_SUPERVISED], after="unseen_data"),
+    "potential_surface": Experiment(
+        "The learned potentials (FFRL)",
+        [row("ours, supervised", "supervised")],
+        after="potential_surface",
+    ),
+    "mnist_unsupervised": Experiment(
+        "Unsupervised flows (STA)",
+        [row(name, method) for name, method in UNSUPERVISED.items()],
+        "STA",
+        minutes=12,
+    ),
+    "shapes3d_unsupervised": _unsupervised("Shapes3D", "shapes3d"),
+    "falcor3d_unsupervised": _unsupervised("Falcor3D", "falcor3d"),
+    "isaac3d_unsupervised": _unsupervised("Isaac3D", "isaac3d"),
+    "calms21": _video("CalMS21", "calms21"),
+    "cityscapes": _video("Cityscapes", "cityscapes"),
+    "mnist_ablations": Experiment(
+        "Ablations of the unsupervised model (STA)",
+        [
+            Row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", _SINGLE),
+            Row("spikes and slabs", _SLAB),
+            Row("slabs from the start", _SLAB, {_MODEL + "slab_from": 0.0}),
+            Row("potential flows alone", _SINGLE, {_MODEL + "kind": "potential"}),
+            Row("rotational flows alone", _SINGLE, {_MODEL + "kind": "rotational"}),
+            *(Row(f"K = {k}", _SINGLE, {_MODEL + "fields": k}) for k in (2, 5, 8)),
+            Row("on/keep 0.3/0.7", _SINGLE, {_MODEL + "on": 0.3, _MODEL + "keep": 0.7}),
+        ],
+        "STA",
+        minutes=12,
+    ),
+    "coefficients_over_time": Experiment(
+        "Inferred coefficients against the true ones over time (STA)",
+        [row("single control, spikes and slabs", "unsupervised_slab")],
+        "STA",
+        after="coefficients_over_time",
+        minutes=12,
+    ),
+    "mnist_baseline_search": Experiment(
+        "Settings of the baselines: short runs of 1,000 steps, judged on test sequences, in the baselines' favour",
+        [
+            Row(f"{name}, {words}", f"mnist/{method}.yaml", {"trainer.max_steps": 1000, **_own(settings)})
+            for name, method, words, settings in (
+                ("β-VAE", "beta_vae", "β = 0.25", {"beta": 0.25}),
+                ("β-VAE", "beta_vae", "β = 2", {"beta": 2.0}),
+                ("β-VAE", "beta_vae", "β = 4", {"beta": 4.0}),
+                ("FactorVAE", "factor_vae", "γ = 2", {"gamma": 2.0}),
+                ("FactorVAE", "factor_vae", "γ = 10", {"gamma": 10.0}),
+                ("FactorVAE", "factor_vae", "γ = 35", {"gamma": 35.0}),
+                ("SlowVAE", "slow_vae", "γ = 10, rate 6", {"gamma": 10.0, "rate": 6.0}),
+                ("SlowVAE", "slow_vae", "γ = 1, rate 6", {"gamma": 1.0, "rate": 6.0}),
+                ("SlowVAE", "slow_vae", "γ = 10, rate 1", {"gamma": 10.0, "rate": 1.0}),
+                ("TVAE", "tvae", "6 capsules of 6, μ = 1", {"mu": 1.0}),
+                ("TVAE", "tvae", "6 capsules of 6, μ = 5", {"mu": 5.0}),
+                ("TVAE", "tvae", "8 capsules of 8, μ = 1", {"capsules": 8, "capsule_dim": 8}),
+                ("PoFlow", "poflow", "change 1, wave 1", {"change_weight": 1.0}),
+                ("PoFlow", "poflow", "change 0.1, wave 1", {"change_weight": 0.1}),
+                (
+                    "PoFlow",
+                    "poflow",
+                    "change 0.1, wave 0.1",
+                    {"change_weight": 0.1, "ot_weight": 0.1, "initial_weight": 0.1},
+                ),
+                ("VAE", "vae", "β = 1", {}),
+                ("ours, supervised", "supervised", "the same number of steps", {}),
+            )
+        ],
+        "ours",
+        minutes=2.5,
+    ),
+    "mnist_choose_k": Experiment(
+        "Choosing K: banks with more flows than the data have transformations",
+        [Row(f"K = {k}, learnable rates", "mnist/unsupervised_choose.yaml", {_MODEL + "fields": k}) for k in (5, 8)],
+        "ours",
+        minutes=12,
+    ),
+}

@@ -1,0 +1,183 @@
+"""What is made of an experiment's checkpoints beside its table of errors: pictures, and tables of compositions."""
+
+import importlib
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchflowfield.viz import save_gif, traversal_grid
+
+from .compositions import composition_errors, digit_frames, predict, superpose, switch, true_frames
+from .data.digits import load_digits
+from .experiments import DATA, data_of
+from .model import load_model
+from .runs import Run
+from .surfaces import draw_coefficients, draw_potentials
+from .video_results import finish_video
+
+Finisher = Callable[[Path, Sequence[Run], str], list[Path]]
+Errors = dict[str, list[dict[str, float]]]
+_SAMPLES, _SEQUENCES = 6, 256
+
+
+def open_data(run: Run, **changes: Any) -> Any:
+    """The data module that a run was trained on, set up."""
+    known = DATA[data_of(run.row)]
+    module, name = run.row.overrides.get("data", known.cls).rsplit(".", 1)
+    given = {k.removeprefix("data.init_args."): v for k, v in run.row.overrides.items() if k.startswith("data.init")}
+    arguments = {"root": run.root, "steps": known.steps, **given, **changes}
+    data = getattr(importlib.import_module(module), name)(**arguments)
+    data.setup()
+    return data
+
+
+def _pictures(path: Path, frames: Tensor, truth: Tensor | None = None) -> list[Path]:
+    """A grid, with the true frames below the predicted ones, and a GIF."""
+    grid = frames if truth is None else torch.stack((frames, truth), 2).flatten(1, 2)
+    traversal_grid(grid, path.with_suffix(".png"))
+    save_gif(grid, path.with_suffix(".gif"))
+    return [path.with_suffix(".png"), path.with_suffix(".gif")]
+
+
+def _append(path: Path, heading: str, errors: Errors) -> None:
+    """Add a table of mean errors with their spread over seeds to the experiment's Markdown and CSV."""
+    columns = list(next(iter(errors.values()))[0])
+    lines = [
+        "",
+        f"## {heading}",
+        "",
+        f"| | {' | '.join(columns)} | over re-encoding |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    rows = []
+    for name, runs in errors.items():
+        values = {column: [run[column] for run in runs] for column in columns}
+        values["over re-encoding"] = [run["flow"] / run["re-encoding"] for run in runs]
+        cells = []
+        for column, numbers in values.items():
+            spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
+            cells.append(f"{statistics.mean(numbers):.3f}{spread}")
+            rows += [f"{name},{seed},{column},{number:.6g}" for seed, number in enumerate(numbers)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    with path.with_suffix(".md").open("a") as stream:
+        stream.write("\n".join(lines) + "\n")
+    with path.with_suffix(".csv").open("a") as stream:
+        stream.write("\n".join(rows) + "\n")
+
+
+def latent_evolution(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """Every transformation on every data set: predicted frames over true ones, from the first seed's model."""
+    written = []
+    for run in runs:
+        if run.seed != runs[0].seed:
+            continue
+        model, data = load_model(run.checkpoint), open_data(run)
+        for k, factor in enumerate(data.factors):
+            schedule = superpose([k], data.steps, len(data.factors))
+            truth = true_frames(data, schedule, _SAMPLES, seed=k)
+            written += _pictures(
+                path.parent / "pictures" / f"evolution_{data_of(run.row)}_{factor}",
+                predict(model, truth[0], schedule),
+                truth,
+            )
+    return written
+
+
+def _composed(
+    path: Path, runs: Sequence[Run], heading: str, schedules: Callable[[Any], dict[str, Tensor]]
+) -> list[Path]:
+    errors: Errors = {}
+    written = []
+    for run in runs:
+        model, data = load_model(run.checkpoint), open_data(run)
+        for name, schedule in schedules(data).items():
+            truth = true_frames(data, schedule, _SEQUENCES)
+            errors.setdefault(name, []).append(composition_errors(model, truth, schedule))
+            if run.seed == runs[0].seed:
+                few = truth[:, :: max(1, truth.shape[1] // _SAMPLES)][:, :_SAMPLES]
+                picture = path.parent / "pictures" / f"{path.name}_{name.replace(' ', '_')}"
+                written += _pictures(picture, predict(model, few[0], schedule), few)
+    _append(path, heading, errors)
+    return written
+
+
+def switching(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """One factor for half of the time, then another, for every ordered pair."""
+
+    def schedules(data: Any) -> dict[str, Tensor]:
+        names, half = data.factors, (data.steps + 1) // 2
+        pairs = itertools.permutations(range(len(names)), 2)
+        return {f"{names[i]} then {names[j]}": switch(i, j, (half, half), len(names)) for i, j in pairs}
+
+    return _composed(path, runs, "Error of switched sequences against true ones", schedules)
+
+
+def superposing(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """Every pair of factors at once, and all of them."""
+
+    def schedules(data: Any) -> dict[str, Tensor]:
+        names = data.factors
+        sets = [list(pair) for pair in itertools.combinations(range(len(names)), 2)]
+        sets += [list(range(len(names)))] if len(names) > 2 else []
+        return {" and ".join(names[k] for k in chosen): superpose(chosen, data.steps, len(names)) for chosen in sets}
+
+    return _composed(path, runs, "Error of superposed sequences against true ones", schedules)
+
+
+def unseen_data(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """Digits' flows on digits of another source and on shapes that are no digits."""
+    from .data.dsprites import DSpritesData, still_sprites
+
+    sprites = DSpritesData(steps=1)
+    sprites.setup()
+    errors: Errors = {}
+    written = []
+    for run in runs:
+        model, data = load_model(run.checkpoint), open_data(run)
+        sources = {data.name: data.split.test, load_digits(None).name: load_digits(None).test}
+        sources[sprites.name] = still_sprites()
+        for (source, images), k in itertools.product(sources.items(), range(len(data.factors))):
+            schedule = superpose([k], data.steps, len(data.factors))
+            spread = torch.linspace(0, len(images) - 1, min(_SEQUENCES, len(images))).long()
+            truth = digit_frames(images[spread], schedule, torch.Generator().manual_seed(k))
+            errors.setdefault(f"{source}: {data.factors[k]}", []).append(composition_errors(model, truth, schedule))
+            if run.seed == runs[0].seed:
+                few = truth[:, :: max(1, truth.shape[1] // _SAMPLES)][:, :_SAMPLES]
+                short = "".join(c if c.isalnum() else "_" for c in source.split("(")[0].strip())
+                picture = path.parent / "pictures" / f"unseen_{short}_{data.factors[k]}"
+                written += _pictures(picture, predict(model, few[0], schedule), few)
+    _append(path, "Error on images of other kinds", errors)
+    return written
+
+
+def potential_surface(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """Every learned potential over the plane in which its flow moves codes most."""
+    model, data = load_model(runs[0].checkpoint), open_data(runs[0])
+    return [draw_potentials(path.parent / "pictures" / f"{path.name}.png", model, data)]
+
+
+def coefficients_over_time(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """Inferred coefficients of a few long test sequences against the true ones."""
+    model, data = load_model(runs[0].checkpoint), open_data(runs[0], motion="speeds", steps=12)
+    return draw_coefficients(
+        path.parent / "pictures" / path.name, model, data, runs[0].results()["recovery"]["matching"]
+    )
+
+
+def video(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """Traversals, usage and meaning of flows learned from video, and next-frame errors."""
+    opened = [(run, load_model(run.checkpoint), open_data(run)) for run in runs]
+    return finish_video(path, opened)
+
+
+FINISHERS: dict[str, Finisher] = {
+    finisher.__name__: finisher
+    for finisher in (
+        latent_evolution, switching, superposing, unseen_data, potential_surface, coefficients_over_time, video
+    )
+}  # fmt: skip

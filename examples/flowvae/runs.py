@@ -1,0 +1,108 @@
+"""One model with one seed: trained and tested in a process of its own, kept under a hash of all that it depends on."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .experiments import Row
+
+EXAMPLES = Path(__file__).parents[1]
+CONFIGS = EXAMPLES / "configs"
+# A figure that every evaluation has had since it last grew.
+_NEWEST_FIGURE = "needs_labels"
+
+
+class Run(NamedTuple):
+    """A row with one seed."""
+
+    row: Row
+    seed: int
+    root: Path | None
+    runs: Path
+    extra: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps everything, named by a hash of all that it depends on."""
+        config = (CONFIGS / self.row.config).read_text()
+        key = json.dumps([config, self.row.overrides, self.seed, self.extra], sort_keys=True)
+        return self.runs / hashlib.sha256(key.encode()).hexdigest()[:12]
+
+    @property
+    def checkpoint(self) -> Path:
+        """What training wrote last."""
+        return self.folder / "last.ckpt"
+
+    def results(self) -> dict[str, Any] | None:
+        """Figures of a finished run."""
+        file = self.folder / "results.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def outdated(self) -> bool:
+        """Whether the run was tested before the evaluation had all of its figures."""
+        results = self.results()
+        return results is not None and _NEWEST_FIGURE not in results and self.checkpoint.exists()
+
+    def state(self) -> str:
+        """`"done"`, `"interrupted"` or `"missing"`."""
+        if self.results() is not None:
+            return "done"
+        return "interrupted" if self.checkpoint.exists() else "missing"
+
+    def execute(self, threads: int) -> None:
+        """Train from the last checkpoint, if there is one, and test; a finished run is tested again.
+
+        Raises:
+            subprocess.CalledProcessError: If a command fails; `log.txt` says why.
+        """
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        clock, before = folder / "seconds", self.seconds()
+        started = time.monotonic()
+        for command in self._commands():
+            with (folder / "log.txt").open("a") as log:
+                subprocess.run(
+                    [sys.executable, str(EXAMPLES / "train.py"), *command],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                    check=True,
+                )
+            # Training and the first test count; a later test does not.
+            if self.results() is None:
+                clock.write_text(str(before + time.monotonic() - started))
+        newest = max(folder.rglob("test.json"), key=lambda file: file.stat().st_mtime)
+        figures = json.loads(newest.read_text())
+        figures["seconds"] = (self.results() or {}).get("seconds", self.seconds())
+        unfinished = folder / "results.part"
+        unfinished.write_text(json.dumps(figures, indent=1) + "\n")
+        unfinished.replace(folder / "results.json")
+
+    def seconds(self) -> float:
+        """Time spent on the run so far."""
+        clock = self.folder / "seconds"
+        return float(clock.read_text()) if clock.exists() else 0.0
+
+    def _commands(self) -> list[list[str]]:
+        folder, last = self.folder, self.checkpoint
+        common = ["--config", str(CONFIGS / self.row.config), "--seed_everything", str(self.seed)]
+        for name, value in self.row.overrides.items():
+            common += [f"--{name}", json.dumps(value) if isinstance(value, bool | list) else str(value)]
+        common += ["--data.init_args.seed", str(self.seed), "--trainer.default_root_dir", str(folder)]
+        common += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+        if self.root is not None:
+            common += ["--data.init_args.root", str(self.root)]
+        common += self.extra
+        test = ["test", *common, "--ckpt_path", str(last)]
+        if self.results() is not None:
+            return [test]
+        saving = ["--trainer.callbacks+", "lightning.pytorch.callbacks.ModelCheckpoint"]
+        saving += ["--trainer.callbacks.dirpath", str(folder), "--trainer.callbacks.save_last", "true"]
+        saving += ["--trainer.callbacks.every_n_train_steps", "250", "--trainer.callbacks.filename", "step"]
+        resume = ["--ckpt_path", str(last)] if last.exists() else []
+        return [["fit", *common, *saving, *resume], test]

@@ -1,0 +1,177 @@
+"""The figures of an experiment's runs as Markdown, CSV and a picture."""
+
+import csv
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from torchflowfield.viz import COLORS
+
+from .experiments import Experiment
+from .runs import Run
+
+# Figures of one factor: key in the results, heading, digits.
+_BY_FACTOR = (
+    ("flow_relative", "relative error", 3),
+    ("flow", "error", 1),
+    ("ratio", "over re-encoding", 3),
+    ("off_ratio", "off over on", 2),
+    ("axis_relative", "one dimension", 3),
+    ("affine_relative", "affine map", 3),
+    ("log_p_gaussian", "log p, normal", 2),
+    ("log_p_bernoulli", "log p, Bernoulli", 1),
+)
+_DIGITS = {heading: digits for _, heading, digits in _BY_FACTOR} | {"seconds": 0}
+# Where a table has many models: one table per figure, models against factors.
+_COMPARED = ("error", "relative error", "over re-encoding", "log p, normal", "log p, Bernoulli", "affine map")
+_SCORES = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
+
+Values = dict[str, list[float]]
+
+
+def columns(figures: dict[str, Any]) -> dict[str, float]:
+    """The figures of a run as a flat row, `"factor: figure"` or `"figure"`."""
+    flat: dict[str, float] = {}
+    factors = factors_of(figures)
+    for key, heading, _ in _BY_FACTOR:
+        flat |= {f"{factor}: {heading}": figures[factor][key] for factor in factors if key in figures[factor]}
+    if "selector" in figures:
+        flat["selector accuracy"] = figures["selector"]["accuracy"]
+    if "recovery" in figures and factors:
+        recovery = figures["recovery"]
+        if len(recovery["f1"]) == len(factors):
+            flat |= {f"{factor}: F1": f1 for factor, f1 in zip(factors, recovery["f1"], strict=True)}
+        flat["mean F1"] = recovery["mean_f1"]
+        if recovery["slab_correlation"] is not None:
+            for factor, value in zip(factors, recovery["slab_correlation"], strict=True):
+                flat[f"{factor}: speed correlation"] = value
+        surplus = [u for k, u in enumerate(recovery["usage"]) if k not in recovery["matching"]]
+        if surplus:
+            flat["largest surplus usage"] = max(surplus)
+    flat |= {name.replace("_", " "): v for name, v in figures.get("disentanglement", {}).items() if name in _SCORES}
+    flat["seconds"] = figures["seconds"]
+    return flat
+
+
+def factors_of(figures: dict[str, Any]) -> list[str]:
+    """Factors that a run was tested on, in their order."""
+    return [name for name, value in figures.items() if isinstance(value, dict) and "flow_relative" in value]
+
+
+def write_table(path: Path, experiment: Experiment, command: str, planned: Sequence[Run], preset: str) -> list[Path]:
+    """Write `path` with `.md`, `.csv` and `.png`; what is missing stays out and is named.
+
+    Raises:
+        SystemExit: If no run is done.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    finished = [(run, figures) for run in planned if (figures := run.results()) is not None]
+    if not finished:
+        raise SystemExit(f"reproduce: no run of {experiment.title!r} finished; see the logs.")
+    rows: dict[str, Values] = {run.row.name: {} for run in planned}
+    with path.with_suffix(".csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["row", "seed", "figure", "value"])
+        for run, figures in finished:
+            for name, value in columns(figures).items():
+                rows[run.row.name].setdefault(name, []).append(value)
+                writer.writerow([run.row.name, run.seed, name, f"{value:.6g}"])
+    factors = factors_of(finished[0][1])
+    data = sorted({figures["data"] for _, figures in finished})
+    seeds = sorted({run.seed for run in planned})
+    lines = [
+        f"# {experiment.title}",
+        "",
+        f"Data: {'; '.join(data)}. Seeds {', '.join(map(str, seeds))}; mean ± standard deviation.",
+        f"Command: `{command}`. PyTorch {torch.__version__.split('+')[0]}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} CPU cores, {preset} preset.",
+        "",
+    ]
+    missing = [f"{run.row.name}, seed {run.seed}" for run in planned if run.results() is None]
+    if missing:
+        lines += [f"Not finished: {'; '.join(missing)}.", ""]
+    if len(experiment.rows) > 4 and experiment.paper != "STA":
+        lines += _comparison(rows, factors)
+    else:
+        for name, values in rows.items():
+            if values:
+                lines += [f"## {name}", "", *_factor_table(values, factors), ""]
+                lines += _kinds([(run, f) for run, f in finished if run.row.name == name], factors)
+    path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
+    written = [path.with_suffix(".md"), path.with_suffix(".csv")]
+    if factors:
+        draw_errors(path.with_suffix(".png"), rows, factors, ", ".join(data))
+        written.append(path.with_suffix(".png"))
+    return written
+
+
+def cell(values: Values, name: str) -> str:
+    """Mean and spread of a figure, empty if there is none."""
+    if not values.get(name):
+        return ""
+    digits = _DIGITS.get(name.split(": ")[-1], 3)
+    spread = f" ± {statistics.stdev(values[name]):.{digits}f}" if len(values[name]) > 1 else ""
+    return f"{statistics.mean(values[name]):.{digits}f}{spread}"
+
+
+def _comparison(rows: dict[str, Values], factors: list[str]) -> list[str]:
+    """One table per figure with a row for each model, then one of the figures without factors."""
+    lines: list[str] = []
+    for heading in _COMPARED:
+        present = {name: v for name, v in rows.items() if any(f"{factor}: {heading}" in v for factor in factors)}
+        if present:
+            cells = {name: [cell(v, f"{factor}: {heading}") for factor in factors] for name, v in present.items()}
+            lines += [f"## {heading[0].upper()}{heading[1:]}", "", *_markdown(["", *factors], cells), ""]
+    scores = [score.replace("_", " ") for score in _SCORES]
+    others = [name for name in [*scores, "selector accuracy", "seconds"] if any(name in v for v in rows.values())]
+    cells = {name: [cell(v, other) for other in others] for name, v in rows.items() if v}
+    return [*lines, "## Codes and time", "", *_markdown(["", *others], cells), ""]
+
+
+def _factor_table(values: Values, factors: list[str]) -> list[str]:
+    kinds = tuple(dict.fromkeys(n.split(": ")[1] for n in values if ": " in n))
+    cells = {factor: [cell(values, f"{factor}: {kind}") for kind in kinds] for factor in factors}
+    others = [f"{name}: {cell(values, name)}" for name in values if ": " not in name]
+    table = [*_markdown(["", *kinds], cells), ""] if factors else []
+    return [*table, "; ".join(others) + "."]
+
+
+def _kinds(finished: list[tuple[Run, dict[str, Any]]], factors: list[str]) -> list[str]:
+    """Which kind of flow does what, under double control."""
+    lines = []
+    for run, figures in finished:
+        kinds = figures.get("recovery", {}).get("kind")
+        if kinds:
+            chosen = ", ".join(f"{f} by a {k} flow" for f, k in zip(factors, kinds, strict=True))
+            lines.append(f"- seed {run.seed}: {chosen}")
+    return [*lines, ""] if lines else []
+
+
+def _markdown(header: list[str], cells: dict[str, list[str]]) -> list[str]:
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    return [*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in cells.items())]
+
+
+def draw_errors(path: Path, rows: dict[str, Values], factors: list[str], data: str) -> None:
+    """Relative error of every model for every factor, with the seeds' spread."""
+    present = {name: values for name, values in rows.items() if values}
+    figure = Figure(figsize=(2.2 + 1.5 * len(factors), 0.34 * len(present) * 1.6 + 1.6), layout="constrained")
+    axes = figure.subplots(1, len(factors), sharey=True, squeeze=False)[0]
+    for axis, factor in zip(axes, factors, strict=True):
+        errors = [values.get(f"{factor}: relative error", [float("nan")]) for values in present.values()]
+        means = [statistics.mean(e) for e in errors]
+        spread = [statistics.stdev(e) if len(e) > 1 else 0.0 for e in errors]
+        colors = [COLORS[1] if name.startswith("ours") or len(present) == 1 else COLORS[0] for name in present]
+        axis.barh(range(len(present)), means, xerr=spread, color=colors, height=0.7)
+        axis.set_title(factor.replace("_", " "), fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_yticks(range(len(present)), list(present))
+    axes[0].invert_yaxis()
+    figure.supxlabel(f"equivariance error relative to the frames, {data}", fontsize=9)
+    figure.savefig(path, dpi=120)

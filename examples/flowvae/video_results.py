@@ -1,0 +1,126 @@
+"""Flows learned from video: traversals, usage, what each does, and next-frame errors."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from torchflowfield.viz import COLORS, save_gif, traversal_grid
+
+from .base import SequenceVAE
+from .footage import correlation, in_words, measure
+
+_MEASURED = ("speed", "turning", "pan", "growth", "change")
+
+
+@torch.no_grad()
+def next_frame_errors(model: SequenceVAE, frames: Tensor) -> dict[str, Tensor]:
+    """Mean absolute error per pixel of every step of `[T+1, B, 3, H, W]`, `[T, B]`, by prediction.
+
+    Copying the last frame and the decoder's own copy of it are alike for all models. A model with flows moves the last
+    frame's code one step, with coefficients inferred from that very step; a model without continues the straight line
+    through the last two codes. `re-encoding` looks at the frame itself.
+    """
+    codes = model.encode(frames)[0]
+    truth = frames[1:]
+    if hasattr(model, "infer"):
+        weights = model.infer(frames).weights
+        steps = [model.roll(codes[t], weights[t], 1).z[-1] for t in range(len(weights))]
+    else:
+        steps = [codes[0], *(2 * codes[t] - codes[t - 1] for t in range(1, len(codes) - 1))]
+    predictions = {
+        "copying the last frame": frames[:-1],
+        "decoded copy": model.decode(codes[:-1]).sigmoid(),
+        "prediction": model.decode(torch.stack(steps)).sigmoid(),
+        "re-encoding": model.decode(codes[1:]).sigmoid(),
+    }
+    return {name: (frame - truth).abs().flatten(2).mean(-1) for name, frame in predictions.items()}
+
+
+def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> list[Path]:
+    """Write the tables below the experiment's Markdown, and the pictures.
+
+    Args:
+        path: The experiment's file without suffix.
+        opened: Every finished run with its model and its data module.
+    """
+    lines, written = ["", "## Next-frame error", ""], []
+    errors: dict[str, dict[str, list[float]]] = {}
+    for run, model, data in opened:
+        batches = [batch["frames"].transpose(0, 1) for batch in data.test_dataloader()[-1]]
+        parts = [next_frame_errors(model, frames) for frames in batches]
+        for name in parts[0]:
+            value = torch.cat([part[name].flatten() for part in parts]).mean().item()
+            errors.setdefault(run.row.name, {}).setdefault(name, []).append(value)
+    header = list(next(iter(errors.values())))
+    lines += [f"| | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
+    for row, values in errors.items():
+        cells = []
+        for numbers in values.values():
+            spread = f" ± {statistics.stdev(numbers):.4f}" if len(numbers) > 1 else ""
+            cells.append(f"{statistics.mean(numbers):.4f}{spread}")
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    lines += ["", "Mean absolute error per pixel and channel of test snippets; frames are in [0, 1]."]
+    for run, model, data in opened:
+        if hasattr(model, "infer"):
+            more, pictures = describe_flows(path, model, data, run.seed)
+            lines += more
+            written += pictures
+    with path.with_suffix(".md").open("a") as stream:
+        stream.write("\n".join(lines) + "\n")
+    return written
+
+
+@torch.no_grad()
+def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[str], list[Path]]:
+    """Usage of every flow, its correlation with what is measured from the frames, its traversal and that in words."""
+    batches = [batch["frames"].transpose(0, 1) for batch in data.test_dataloader()[-1]]
+    frames = torch.cat(batches, 1)
+    background = frames.flatten(0, 1)[:: max(1, frames.shape[0] * frames.shape[1] // 300)].median(0).values
+    draw = model.infer(frames)
+    measured = measure(frames, background)
+    controls = draw.spikes.shape[-1]
+    lines = ["", f"## What each flow does, seed {seed}", ""]
+    lines += [f"| flow | usage | {' | '.join(f'g and {name}' for name in _MEASURED)} | its traversal |"]
+    lines += ["|---" * (len(_MEASURED) + 3) + "|"]
+    folder = path.parent / "pictures"
+    spread = torch.linspace(0, frames.shape[1] - 1, 6).long()
+    z0 = model.encode(frames[0, spread])[0]
+    everyone = model.encode(frames[0])[0]
+    written = []
+    for k in range(controls):
+        rolled = model.decode(model.roll(everyone, k, data.steps).z).sigmoid()
+        still = model.decode(everyone).sigmoid()
+        # The decoder blurs: its own pictures' background, not that of the frames.
+        words = in_words(measure(rolled, still.median(0).values))
+        cells = [f"{correlation(draw.weights[..., k], measured[name]):+.2f}" for name in _MEASURED]
+        used = (draw.spikes[..., k] > 0.5).double().mean().item()
+        lines.append(f"| {k} | {used:.2f} | {' | '.join(cells)} | {words} |")
+        picture = folder / f"{path.name}_flow{k}_seed{seed}"
+        movie = model.decode(model.roll(z0, k, 2 * data.steps).z).sigmoid()
+        traversal_grid(movie, picture.with_suffix(".png"))
+        save_gif(movie, picture.with_suffix(".gif"))
+        written += [picture.with_suffix(".png"), picture.with_suffix(".gif")]
+    lines += [
+        "",
+        "Correlations over all steps of the test snippets. In words: means over the snippets of the traversal.",
+    ]
+    return lines, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights)]
+
+
+def draw_usage(path: Path, weights: Tensor) -> Path:
+    """Coefficient of every flow over the test snippets in their order, averaged over the steps of each."""
+    figure = Figure(figsize=(8, 1.1 * weights.shape[-1] + 0.6), layout="constrained")
+    panels = figure.subplots(weights.shape[-1], 1, sharex=True, squeeze=False)[:, 0]
+    for k, panel in enumerate(panels):
+        panel.fill_between(range(weights.shape[1]), weights[..., k].mean(0).cpu(), color=COLORS[k % 8], step="mid")
+        panel.set_ylabel(f"flow {k}")
+        panel.set_ylim(0, None)
+    panels[-1].set_xlabel("test snippet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return path

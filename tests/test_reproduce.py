@@ -1,0 +1,228 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import reproduce  # noqa: E402
+from flowvae.experiments import DATA, EXPERIMENTS, Experiment, Row, data_of, paper_row, row  # noqa: E402
+from flowvae.finish import FINISHERS  # noqa: E402
+from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
+from flowvae.runs import CONFIGS, Run  # noqa: E402
+from flowvae.tables import columns, write_table  # noqa: E402
+
+PAPERS = [
+    "mnist_table",
+    "shapes3d_table",
+    "falcor3d_table",
+    "isaac3d_table",
+    "latent_evolution",
+    "switching",
+    "superposing",
+    "unseen_data",
+    "potential_surface",
+    "mnist_unsupervised",
+    "shapes3d_unsupervised",
+    "falcor3d_unsupervised",
+    "isaac3d_unsupervised",
+    "calms21",
+    "cityscapes",
+    "mnist_ablations",
+    "coefficients_over_time",
+]
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def figures(error, **more):
+    one = {"flow": 10 * error, "flow_relative": error, "ratio": 1.1, "off_ratio": 3.0, "log_p_gaussian": -2200.0}
+    return {"scale": one, "hue": one, "data": "test data", "seconds": 60.0, "needs_labels": True, **more}
+
+
+def finish(run, results):
+    run.folder.mkdir(parents=True)
+    (run.folder / "results.json").write_text(json.dumps(results))
+
+
+def test_every_experiment_of_both_papers_is_registered():
+    assert set(PAPERS) <= set(EXPERIMENTS)
+    for experiment in EXPERIMENTS.values():
+        assert experiment.data in DATA
+        assert experiment.after is None or experiment.after in FINISHERS
+        assert all((CONFIGS / r.config).is_file() for r in experiment.rows)
+
+
+def test_a_table_has_the_six_baselines_and_ours_with_and_without_labels():
+    for data in ("mnist", "shapes3d", "falcor3d", "isaac3d"):
+        names = [r.name for r in EXPERIMENTS[f"{data}_table"].rows]
+        assert names[:6] == ["VAE", "β-VAE", "FactorVAE", "SlowVAE", "TVAE", "PoFlow"]
+        assert names[6:] == ["ours, supervised", "ours, weakly supervised"]
+        assert all(data_of(r) == data for r in EXPERIMENTS[f"{data}_table"].rows)
+
+
+def test_a_paper_row_has_the_published_sizes():
+    changes = paper_row(row("", "supervised", "shapes3d")).overrides
+    assert changes["model.init_args.latent"] == 226
+    assert changes["data.init_args.steps"] == 7
+    assert changes["trainer.max_steps"] == 100_000
+    assert paper_row(row("", "supervised", "falcor3d")).overrides["model.init_args.image_size"] == 128
+    tvae = paper_row(row("", "tvae")).overrides
+    assert (tvae["model.init_args.capsules"], tvae["model.init_args.capsule_dim"]) == (18, 18)
+
+
+@pytest.mark.parametrize("image_size", [28, 64, 128])
+@pytest.mark.parametrize("size", ["quick", "paper"])
+def test_networks_take_and_give_frames_of_their_size(size, image_size):
+    frames = torch.rand(2, 3, image_size, image_size)
+    code = make_encoder(size, 4, image_size=image_size)(frames)
+    assert code.shape == (2, 8)
+    assert make_decoder(size, 4, image_size=image_size)(code[:, :4]).shape == frames.shape
+    assert make_pair_network(5, image_size=image_size)(torch.cat((frames, frames), 1)).shape == (2, 5)
+    assert make_sequence_network(2, 5, image_size=image_size)(torch.cat((frames, frames), 1)).shape == (2, 5)
+
+
+def test_another_size_of_image_is_an_error():
+    with pytest.raises(ValueError, match="images of 28, 64 or 128 pixels, got 'quick', 32"):
+        make_encoder("quick", 4, image_size=32)
+
+
+def test_a_run_is_named_by_its_configuration_and_seed_alone(tmp_path):
+    first = Run(row("a", "vae"), 0, None, tmp_path, ())
+    assert first.folder == Run(row("b", "vae"), 0, Path("elsewhere"), tmp_path, ()).folder
+    others = [Run(row("a", "vae"), 1, None, tmp_path, ()), Run(row("a", "beta_vae"), 0, None, tmp_path, ())]
+    others += [Run(row("a", "vae", latent=8), 0, None, tmp_path, ()), Run(row("a", "vae"), 0, None, tmp_path, ("x",))]
+    assert len({first.folder, *(run.folder for run in others)}) == 5
+
+
+def test_a_run_is_missing_then_interrupted_then_done(tmp_path):
+    run = Run(row("a", "vae"), 0, None, tmp_path, ())
+    assert run.state() == "missing"
+    run.folder.mkdir()
+    run.checkpoint.touch()
+    assert run.state() == "interrupted"
+    (run.folder / "results.json").write_text(json.dumps({"scale": {}}))
+    assert run.state() == "done"
+    assert run.outdated()
+    assert [command[0] for command in run._commands()] == ["test"]
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path):
+    run = Run(row("a", "vae"), 0, tmp_path / "root", tmp_path, ())
+    fit, test = run._commands()
+    assert "--ckpt_path" not in fit
+    assert fit[fit.index("--data.init_args.root") + 1] == str(tmp_path / "root")
+    run.folder.mkdir()
+    run.checkpoint.touch()
+    fit, test = run._commands()
+    assert fit[fit.index("--ckpt_path") + 1] == test[test.index("--ckpt_path") + 1] == str(run.checkpoint)
+
+
+def test_tables_have_means_and_spreads_and_name_what_is_missing(tmp_path):
+    experiment = Experiment("Two models (ours)", [Row("first", "mnist/vae.yaml"), Row("second", "mnist/tvae.yaml")])
+    planned = [Run(r, seed, None, tmp_path / "runs", ()) for seed in (0, 1) for r in experiment.rows]
+    finish(planned[0], figures(0.2))
+    finish(planned[2], figures(0.4))
+    finish(planned[1], figures(0.5))
+    files = write_table(tmp_path / "table", experiment, "the command", planned, "quick")
+    text = files[0].read_text()
+    assert "0.300 ± 0.141" in text
+    assert "Not finished: second, seed 1." in text
+    assert "test data" in text
+    assert "the command" in text
+    assert "first,1,scale: relative error,0.4" in files[1].read_text()
+    assert files[2].stat().st_size > 1000
+
+
+def test_a_comparison_sets_the_models_below_each_other(tmp_path):
+    experiment = EXPERIMENTS["mnist_table"]
+    planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
+    for k, run in enumerate(planned):
+        finish(run, figures(0.1 * (k + 1)))
+    text = write_table(tmp_path / "table", experiment, "", planned, "quick")[0].read_text()
+    relative = text[text.index("## Relative error") : text.index("## Over re-encoding")]
+    assert "| VAE | 0.100 | 0.100 |" in relative
+    assert "| ours, weakly supervised | 0.800 | 0.800 |" in relative
+    assert "| ours, supervised | -2200.00 | -2200.00 |" in text
+
+
+def test_an_experiment_without_results_says_so(tmp_path):
+    experiment = EXPERIMENTS["mnist_weak"]
+    planned = [Run(r, 0, None, tmp_path, ()) for r in experiment.rows]
+    with pytest.raises(SystemExit, match="no run of .* finished"):
+        write_table(tmp_path / "table", experiment, "", planned, "quick")
+
+
+def test_the_figures_of_an_unsupervised_run_have_its_recovery():
+    recovery = {
+        "f1": [0.9, 1.0],
+        "mean_f1": 0.95,
+        "slab_correlation": [0.5, 0.6],
+        "usage": [0.4, 0.5, 0.1],
+        "matching": [1, 0],
+    }
+    flat = columns(figures(0.2, recovery=recovery))
+    assert flat["scale: F1"] == 0.9
+    assert flat["hue: speed correlation"] == 0.6
+    assert flat["largest surplus usage"] == 0.1
+
+
+def test_the_list_shows_state_and_time(tmp_path, capsys):
+    finish(Run(EXPERIMENTS["mnist_weak"].rows[0], 0, None, tmp_path, ()), figures(0.2))
+    reproduce.main(["--list", "--runs", str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "1/3" in shown
+    assert "60 s" in shown
+
+
+def test_folders_belong_to_the_experiments_data_or_to_data_that_are_named():
+    assert reproduce._roots(["a/b"], "mnist") == {"mnist": Path("a/b")}
+    assert reproduce._roots(["a", "shapes3d=b"], "mnist") == {"mnist": Path("a"), "shapes3d": Path("b")}
+    with pytest.raises(SystemExit, match="NAME=DIR with one of mnist"):
+        reproduce._roots(["nothing=b"], "mnist")
+
+
+SMALL = ["--trainer.max_steps=2", "--data.init_args.batch_size=16", "--data.init_args.epoch=64"]
+SMALL += ["--trainer.limit_test_batches=1", "--trainer.limit_val_batches=1"]
+
+
+@pytest.mark.slow
+def test_an_experiment_runs_to_its_end_and_is_not_run_again(tmp_path, monkeypatch):
+    command = ["switching", "--seeds", "0", "--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
+    command += [*SMALL, "--model.init_args.latent=8", "--model.init_args.width=8"]
+    reproduce.main(command)
+    text = (tmp_path / "out" / "switching.md").read_text()
+    assert "Error of switched sequences" in text
+    assert "| rotation then hue |" in text
+    assert list((tmp_path / "out" / "pictures").glob("*.gif"))
+    monkeypatch.setattr("flowvae.runs.subprocess.run", None)
+    reproduce.main(command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method", ["vae", "factor_vae", "slow_vae", "tvae", "poflow", "supervised", "weak", "unsupervised_slab"]
+)
+def test_the_paper_preset_trains_for_two_steps(method, tmp_path):
+    import train
+
+    paper = paper_row(row("", method))
+    changes = {**paper.overrides, "model.init_args.latent": 6, "model.init_args.width": 8}
+    if method in ("vae", "slow_vae"):
+        del changes["model.init_args.width"]
+    if method == "tvae":
+        changes = {k: v for k, v in changes.items() if k.split(".")[-1] not in ("latent", "width")}
+        changes |= {"model.init_args.capsules": 2, "model.init_args.capsule_dim": 3}
+    run = Run(Row("", paper.config, changes), 0, None, tmp_path, tuple(SMALL))
+    fit = [argument for argument in run._commands()[0] if argument not in SMALL]
+    cli = train.main(fit + SMALL)
+    assert cli.trainer.global_step == 2
+    assert all(p.isfinite().all() for p in cli.model.parameters())
