@@ -13,9 +13,9 @@ from .kitchen import BLACK, arm, held, kitchen
 from .png_grids import make_png_grid
 from .rendering import camera, from_srgb, hue, lit_by_lamps, lit_by_sky, load, matte, render, to_bytes
 
-SIZES = (3, 3, 3, 3, 3, 3, 3, 3, 3)
+SIZES = (2, 3, 3, 3, 3, 3, 3, 3, 3)
 # Ranges in metres; the labels go from 0 to 1 over each.
-_REACH, _DEPTH, _HEIGHT, _EXTENT, _LAMP = (-0.48, 0.48), (-0.20, 0.16), (1.15, 1.95), (0.11, 0.21), (-1.5, 0.75)
+_REACH, _DEPTH, _HEIGHT, _EXTENT, _LAMP = (-0.50, 0.50), (-0.26, 0.18), (1.15, 1.95), (0.13, 0.27), (-1.6, 0.35)
 _BRIGHTNESS, _SKY = (1.5, 8.0), 0.42
 _WALLS = [from_srgb(c) for c in ((0.90, 0.80, 0.55), (0.55, 0.72, 0.62), (0.60, 0.68, 0.85), (0.85, 0.60, 0.58))]
 _OBJECTS = [hue(h, 0.85, 0.9) for h in (0.0, 0.33, 0.62, 0.14)]
@@ -46,7 +46,7 @@ class Pose(NamedTuple):
 def make_isaac3d(
     folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 128, samples: int = 16, sky_samples: int = 64
 ) -> Cache:
-    """Write the official layout `Isaac3D_down128`: 19,683 images, three values of each of the nine factors.
+    """Write the official layout `Isaac3D_down128`: 13,122 images, two shapes and three values of each other factor.
 
     Light falls directly from a lamp and a sky, so intensity and colours only scale parts of a picture: these parts are
     rendered once per pose and place of the lamp, and added. Labels go from 0 to 1; shapes and colours are numbered.
@@ -106,7 +106,7 @@ def _scenes(pose: Pose, image_size: int, samples: int, *, lamp: bool) -> tuple[A
     light = {"lamp": {"type": "point", "position": [0.0, 0.0, 2.7], "intensity": {"type": "rgb", "value": [1, 0.95, 0.86]}}}
     around = {
         "camera": camera(
-            (0, -2.35, pose.height), (0, 0.3, 1.27), 44, (image_size, image_size), samples
+            (0, -2.35, pose.height), (0, 0.3, 1.40), 33, (image_size, image_size), samples
         ),
         **(lit_by_lamps(light) if lamp else lit_by_sky(_SKY)),
     }

@@ -46,12 +46,12 @@ def kitchen(wall: dict, rest: bool) -> dict:
 def _utensils(paint: Any) -> dict:
     red, steel, jar, bread = paint(0.75, 0.18, 0.15), paint(0.60, 0.62, 0.65), paint(0.85, 0.80, 0.65), paint(0.78, 0.55, 0.3)
     return {
-        **tube("pot", (-1.05, 0.62, _TOP), (-1.05, 0.62, _TOP + 0.2), 0.17, red, closed=True),
-        **ball("knob", (-1.05, 0.62, _TOP + 0.22), 0.035, steel),
-        **tube("jar", (1.00, 0.72, _TOP), (1.00, 0.72, _TOP + 0.26), 0.085, jar, closed=True),
-        **tube("jar_low", (1.22, 0.72, _TOP), (1.22, 0.72, _TOP + 0.19), 0.085, paint(0.35, 0.50, 0.40), closed=True),
-        **box("toaster", (1.35, 0.25, _TOP), (0.34, 0.2, 0.2), steel, 20),
-        **ball("loaf", (-1.15, 0.12, _TOP + 0.07), (0.20, 0.11, 0.09), bread, 25),
+        **tube("pot", (-0.68, 0.70, _TOP), (-0.68, 0.70, _TOP + 0.17), 0.13, red, closed=True),
+        **ball("knob", (-0.68, 0.70, _TOP + 0.19), 0.03, steel),
+        **tube("jar", (0.58, 0.78, _TOP), (0.58, 0.78, _TOP + 0.24), 0.075, jar, closed=True),
+        **tube("jar_low", (0.76, 0.78, _TOP), (0.76, 0.78, _TOP + 0.17), 0.075, paint(0.35, 0.50, 0.40), closed=True),
+        **box("toaster", (0.74, 0.42, _TOP), (0.24, 0.15, 0.15), steel, 20),
+        **ball("loaf", (-0.72, 0.36, _TOP + 0.06), (0.15, 0.09, 0.07), bread, 25),
     }
 
 
