@@ -8,7 +8,9 @@ from .files import DataError, Source, check_stand_in, is_stand_in, require
 from .frames import Crop
 from .video import Segment, VideoData
 
-SOURCE = Source("CalMS21", "CC BY-NC-SA 4.0", "https://doi.org/10.22002/D1.1991 (data.caltech.edu)", stand_in="calms21")
+SOURCE = Source(
+    "CalMS21", "licence stated there", "https://doi.org/10.22002/D1.1991 (data.caltech.edu)", stand_in="calms21"
+)
 OFFICIAL = {"train": 70, "test": 19}
 _NAME = re.compile(r"mouse\d{3}_task1_annotator1\.mp4")
 

@@ -41,7 +41,7 @@ def crop_box(crop: Crop, width: int, height: int) -> tuple[float, float, float, 
 def shrink(image: Image.Image, crop: Crop, size: int) -> np.ndarray:
     """A crop of an image as bytes `[size, size, 3]`, filtered so that nothing aliases."""
     box = crop_box(crop, *image.size)
-    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3))
 
 
 def read_image(path: Path, crop: Crop, size: int) -> np.ndarray:

@@ -171,7 +171,7 @@ class FactorGridData(SequenceData):
             for part in ("train", "val", "test"):
                 if bool((self.split.starts(moves, part, torch.Generator()) < 0).any()):
                     raise DataError(
-                        f"{self.source.title}: expected room for {self.steps} steps of {name} in the {part} part, found "
+                        f"{self.source.title}: expected room for {self.steps} steps of {name} in the {part} part, "
                         f"none. Lower --data.steps or use a larger grid."
                     )
 

@@ -6,7 +6,7 @@ import numpy as np
 
 BEHAVIOURS = ("approach", "circle", "follow", "other")
 # The frame's width and height in pixels, and the margin in which no animal's centre lies.
-WIDTH, HEIGHT, MARGIN = 320, 180, 26
+WIDTH, HEIGHT, MARGIN = 240, 136, 23
 # Walking speeds in pixels, and the fastest turn in radians, per frame.
 _WALK, _RUN, _TURN = 1.3, 2.4, 0.14
 # Where the body's parts lie along its axis and across it, in pixels: nose, ears, neck, hips, tail base.

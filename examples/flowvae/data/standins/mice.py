@@ -1,6 +1,7 @@
 """Drawing two mice in a cage from above, grey as in an infrared video."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,7 +15,7 @@ _PATCH = 104
 
 
 def draw_frames(track: Track) -> Iterator[np.ndarray]:
-    """Frames `[180, 320]` in bytes: a black resident and a white intruder with shadows on bedding."""
+    """Frames `[136, 240]` in bytes: a black resident and a white intruder with shadows on bedding."""
     floor = _cage()
     for position, heading, tail in zip(track.position, track.heading, track.tail, strict=True):
         frame = floor.copy()
@@ -85,7 +86,7 @@ def _draw_mouse(
     dark, light = tones
     joints = tail - position
     nearest = np.full(view.shape, np.inf)
-    for k, (start, stop) in enumerate(zip(joints[:-1], joints[1:], strict=True)):
+    for k, (start, stop) in enumerate(pairwise(joints)):
         dx, dy = stop - start
         along = np.clip(((x - start[0]) * dx + (y - start[1]) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
         thickness = 1.3 - 0.6 * (k + along) / len(joints)

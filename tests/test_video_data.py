@@ -1,0 +1,280 @@
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+from flowvae.data import cityscapes, video  # noqa: E402
+from flowvae.data.calms21 import CalMS21Data  # noqa: E402
+from flowvae.data.cityscapes import CityscapesData  # noqa: E402
+from flowvae.data.files import DataError  # noqa: E402
+from flowvae.data.standins.writing import write_video  # noqa: E402
+from flowvae.data.video import VideoData  # noqa: E402
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "videos"
+
+
+@pytest.fixture(autouse=True)
+def float32_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    torch.set_default_dtype(torch.float32)
+    for module in (video, cityscapes):
+        monkeypatch.setattr(module, "FRAMES", tmp_path / "frames")
+
+
+def grey_frames(count, first=0, step=1, shape=(32, 48)):
+    """Frames whose brightness tells their number."""
+    return [np.full((*shape, 3), first + step * k, np.uint8) for k in range(count)]
+
+
+def numbers_of(frames):
+    return (frames.mean((-1, -2, -3)) * 255).round().long()
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_video(path, grey_frames(160), 30)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "clip").mkdir()
+    for number, frame in enumerate(grey_frames(160)):
+        Image.fromarray(frame).save(tmp_path / "clip" / f"{number:04}.png")
+    return tmp_path / "clip"
+
+
+@pytest.mark.parametrize("source", ["clip", "folder"])
+def test_a_snippet_holds_every_so_manieth_frame_from_its_start(source, request):
+    data = VideoData(request.getfixturevalue(source), image_size=16, stride=3, steps=4, batch_size=32, epoch=32)
+    batch = next(iter(data.train_dataloader()))
+    assert batch["frames"].shape == (32, 5, 3, 16, 16)
+    assert batch["weights"].shape == (32, 4, 0)
+    assert (batch["factor"] == -1).all()
+    expected = batch["start"][:, 1:] + 3 * torch.arange(5)
+    # Video files keep no exact grey, but one frame differs from the next.
+    assert (numbers_of(batch["frames"]) - expected).abs().max() <= (1 if source == "clip" else 0)
+
+
+def test_parts_are_split_by_time_with_a_gap(folder):
+    data = VideoData(folder, image_size=8, stride=2, steps=3, gap=7, epoch=500)
+    shown = {
+        part: {n for batch in loader for n in numbers_of(batch["frames"]).flatten().tolist()}
+        for part, loader in {
+            "train": data.train_dataloader(),
+            "val": data.val_dataloader(),
+            "test": data.test_dataloader()[0],
+        }.items()
+    }
+    assert shown["train"] == set(range(116))
+    assert min(shown["val"]) == 116 + 7
+    assert max(shown["val"]) < min(shown["test"]) - 7
+    assert max(shown["test"]) == 159
+
+
+def test_one_test_loader_as_no_factor_is_known(clip):
+    data = VideoData(clip, image_size=8)
+    assert data.factors == ()
+    assert len(data.test_dataloader()) == 1
+    assert data.name == "clip"
+    with pytest.raises(ValueError, match="VideoData: expected no factor"):
+        data.sequences("test", seed=0, factor=1)
+
+
+def test_worker_processes_change_nothing_and_seeds_do(clip):
+    frames = [
+        torch.cat([batch["frames"] for batch in data.train_dataloader()])
+        for workers, seed in ((0, 0), (2, 0), (0, 1))
+        for data in [VideoData(clip, image_size=8, workers=workers, seed=seed, epoch=64, batch_size=16)]
+    ]
+    assert torch.equal(frames[0], frames[1])
+    assert not torch.equal(frames[0], frames[2])
+
+
+def test_several_clips_are_each_split_by_time(tmp_path):
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", grey_frames(160), 30)
+    data = VideoData(tmp_path, image_size=8)
+    data.setup()
+    assert [segment.clip for segment in data.parts["test"]] == [0, 1]
+    assert next(iter(data.train_dataloader()))["start"][:, 0].unique().tolist() == [0, 1]
+
+
+def test_every_keeps_a_part_of_the_frames(folder):
+    data = VideoData(folder, image_size=8, every=2, stride=1, steps=2, epoch=16)
+    batch = next(iter(data.train_dataloader()))
+    assert torch.equal(numbers_of(batch["frames"]), 2 * (batch["start"][:, 1:] + torch.arange(3)))
+
+
+def test_crops_are_taken_where_they_should_be(tmp_path):
+    frame = np.zeros((20, 40, 3), np.uint8)
+    frame[:, 30:] = 255
+    (tmp_path / "f").mkdir()
+    for number in range(160):
+        Image.fromarray(frame).save(tmp_path / "f" / f"{number:03}.png")
+
+    def bright(crop):
+        data = VideoData(tmp_path / "f", image_size=8, crop=crop)
+        data.setup()
+        return float((data.clips[0][0] > 127).mean())
+
+    assert bright("whole") == 0.25
+    assert bright("square") == 0
+    assert bright((0.5, 0.0, 1.0, 1.0)) == 0.5
+    with pytest.raises(ValueError, match="left < right"):
+        bright((0.5, 0.0, 0.5, 1.0))
+
+
+def test_decoding_happens_once_and_again_after_damage(clip, tmp_path, monkeypatch):
+    VideoData(clip, image_size=8).setup()
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "read_clip", lambda *_: pytest.fail("decoded again"))
+        VideoData(clip, image_size=8).setup()
+    (packed,) = (tmp_path / "frames").rglob("*.npy")
+    content = bytearray(packed.read_bytes())
+    content[-7] ^= 1
+    packed.write_bytes(content)
+    data = VideoData(clip, image_size=8)
+    data.setup()
+    assert numbers_of(torch.from_numpy(data.clips[0][-1].copy())[None] / 255.0).item() in (158, 159, 160)
+
+
+def test_damaged_missing_and_short_videos_are_reported(clip, tmp_path):
+    content = clip.read_bytes()
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="expected a whole video file"):
+        VideoData(broken, image_size=8).setup()
+    with pytest.raises(DataError, match="expected a video file .* found none.*--data.root"):
+        VideoData(tmp_path / "nowhere").setup()
+    with pytest.raises(DataError, match="VideoData: expected a video file or a folder, got none"):
+        VideoData().setup()
+    write_video(tmp_path / "short.mp4", grey_frames(20), 30)
+    with pytest.raises(DataError, match=r"expected 11 or more frames in a row for .*--data.stride"):
+        VideoData(tmp_path / "short.mp4", image_size=8).setup()
+
+
+def test_a_video_that_ends_before_its_header_says_is_reported(tmp_path):
+    whole, fast = tmp_path / "whole.mp4", tmp_path / "fast.mp4"
+    random = np.random.RandomState(0)
+    write_video(whole, (random.randint(0, 255, (64, 64, 3)).astype(np.uint8) for _ in range(60)), 30)
+    with av.open(str(whole)) as source, av.open(str(fast), "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = fast.read_bytes()
+    fast.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(DataError, match=r"expected (60 frames|a whole video file)"):
+        VideoData(fast, image_size=8).setup()
+
+
+# CalMS21
+
+
+def write_calms21(root, train=3, test=1):
+    for part, count in {"train": train, "test": test}.items():
+        (root / "task1_videos_mp4" / part).mkdir(parents=True, exist_ok=True)
+        for k in range(count):
+            frames = grey_frames(40, first=80 * k)
+            write_video(root / f"task1_videos_mp4/{part}/mouse{k + 1:03}_task1_annotator1.mp4", frames, 30)
+
+
+def test_calms21_keeps_the_official_test_videos_and_holds_out_whole_ones(tmp_path, monkeypatch):
+    write_calms21(tmp_path)
+    monkeypatch.setattr("flowvae.data.calms21.OFFICIAL", {"train": 3, "test": 1})
+    data = CalMS21Data(tmp_path, image_size=8, every=1, stride=2, epoch=100)
+    data.setup()
+    assert data.name == "CalMS21"
+    assert [[segment.clip for segment in data.parts[part]] for part in ("train", "val", "test")] == [[0, 1], [2], [3]]
+    assert data.parts["test"] == [(3, 0, 40)]
+
+
+def test_calms21_with_missing_or_strange_videos_is_reported(tmp_path):
+    with pytest.raises(DataError, match="task1_videos_mp4: expected CalMS21 there.*10.22002"):
+        CalMS21Data(tmp_path).setup()
+    write_calms21(tmp_path)
+    with pytest.raises(DataError, match="expected 70 videos mouseNNN_task1_annotator1.mp4, got 3"):
+        CalMS21Data(tmp_path).setup()
+
+
+# Cityscapes
+
+
+def write_cityscapes(root, cities, frames=30):
+    for part, names in cities.items():
+        for name in names:
+            folder = root / "leftImg8bit_sequence" / part / name
+            folder.mkdir(parents=True)
+            for sequence in range(2):
+                for frame in range(100, 100 + frames):
+                    image = np.full((8, 16, 3), frame + 60 * sequence, np.uint8)
+                    Image.fromarray(image).save(folder / f"{name}_{sequence:06}_{frame:06}_leftImg8bit.png")
+
+
+def test_cityscapes_snippets_keep_the_official_parts(tmp_path):
+    write_cityscapes(tmp_path, {"train": ["aachen", "ulm"], "val": ["lindau"], "test": ["bonn"]})
+    data = CityscapesData(tmp_path, image_size=8, stride=3, epoch=64)
+    batch = next(iter(data.train_dataloader()))
+    assert data.name == "Cityscapes"
+    assert {part: len(segments) for part, segments in data.parts.items()} == {"train": 4, "val": 2, "test": 2}
+    assert batch["start"][:, 0].unique().tolist() == [0, 1, 2, 3]
+    steps = (batch["frames"].mean((-1, -2, -3)) * 255).diff(dim=1)
+    assert torch.allclose(steps, torch.tensor(3.0), atol=1e-3)
+
+
+def test_without_a_test_part_the_validation_snippets_are_halved(tmp_path):
+    write_cityscapes(tmp_path, {"train": ["aachen"], "val": ["lindau"]})
+    data = CityscapesData(tmp_path, image_size=8)
+    data.setup()
+    assert {part: len(segments) for part, segments in data.parts.items()} == {"train": 2, "val": 1, "test": 1}
+
+
+def test_incomplete_cityscapes_are_reported(tmp_path):
+    with pytest.raises(DataError, match="leftImg8bit_sequence: expected Cityscapes.*login"):
+        CityscapesData(tmp_path).setup()
+    write_cityscapes(tmp_path, {"train": ["aachen"], "val": ["lindau"]})
+    folder = tmp_path / "leftImg8bit_sequence/train/aachen"
+    broken = folder / "aachen_000001_000110_leftImg8bit.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-30])
+    with pytest.raises(DataError, match="expected a whole image file"):
+        CityscapesData(tmp_path, image_size=8).setup()
+    broken.unlink()
+    with pytest.raises(DataError, match="snippets of 30 frames, got 10 in a row from aachen_000001_000100"):
+        CityscapesData(tmp_path, image_size=8).setup()
+    broken.with_name("photo.png").write_bytes(whole)
+    with pytest.raises(DataError, match="expected a name like aachen_000000_000000_leftImg8bit.png"):
+        CityscapesData(tmp_path, image_size=8).setup()
+
+
+# The real clips
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "frames", "options"),
+    [
+        ("mouse_openfield_m3v1", 2330, {"crop": "whole", "stride": 5}),
+        ("driving_solidWhiteRight", 221, {"crop": (0.2, 0.45, 0.8, 0.98), "stride": 2}),
+    ],
+)
+def test_real_clips_move_visibly_in_every_part(name, frames, options):
+    path = REAL / f"{name}.mp4"
+    if not path.is_file():
+        pytest.skip("the real clips are not here")
+    data = VideoData(path, **options)
+    data.setup()
+    assert len(data.clips[0]) == frames
+    for loader in (data.train_dataloader(), data.val_dataloader(), *data.test_dataloader()):
+        batch = next(iter(loader))["frames"]
+        assert batch.shape[1:] == (6, 3, 64, 64)
+        assert ((batch[:, -1] - batch[:, 0]).abs().amax(1) > 0.1).double().mean() > 0.02
