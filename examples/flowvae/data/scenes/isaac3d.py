@@ -92,34 +92,44 @@ def make_isaac3d(
 @lru_cache(maxsize=2)
 def light_of_sky(pose: Pose, image_size: int, samples: int) -> Light:
     """The even light of a sky."""
-    return _light(*(render(scene) for scene in _scenes(pose, image_size, samples, lamp=False)))
+    return _light(*(render(loaded) for loaded in _scenes(pose, image_size, samples, lamp=False)))
 
 
 def light_of_lamp(pose: Pose, y: float, image_size: int, samples: int) -> Light:
     """The light of a lamp of intensity 1, nearer to the wall the larger y is."""
     scenes = _scenes(pose, image_size, samples, lamp=True)
-    return _light(*(render(scene, lamp=(-0.55, y, 2.75)) for scene in scenes))
+    return _light(*(render(loaded, lamp=(-0.55, y, 2.75)) for loaded in scenes))
+
+
+def scene(pose: Pose, image_size: int, samples: int, rest: bool, wall: Any, colour: Any, *, lamp: bool) -> dict:
+    """The kitchen with the arm, under the lamp alone or the sky alone.
+
+    Args:
+        pose: What is where.
+        image_size: Height and width.
+        samples: Rays per pixel.
+        rest: Whether everything but wall and object has its colours, else it is black.
+        wall: Linear RGB of the wall.
+        colour: Linear RGB of the object.
+        lamp: Whether the lamp shines, else the sky.
+    """
+    light = {"type": "point", "position": [0.0, 0.0, 2.7], "intensity": {"type": "rgb", "value": [1, 0.95, 0.86]}}
+    reach = np.array([pose.x, pose.y, 1.12])
+    return {
+        "camera": camera((0, -2.35, pose.height), (0, 0.3, 1.40), 33, (image_size, image_size), samples),
+        **(lit_by_lamps({"lamp": light}) if lamp else lit_by_sky(_SKY)),
+        **kitchen(matte(wall), rest),
+        **arm(reach, rest),
+        **held(pose.shape, pose.extent, reach, matte(colour)),
+    }
 
 
 @lru_cache(maxsize=4)
 def _scenes(pose: Pose, image_size: int, samples: int, *, lamp: bool) -> tuple[Any, Any]:
-    light = {"lamp": {"type": "point", "position": [0.0, 0.0, 2.7], "intensity": {"type": "rgb", "value": [1, 0.95, 0.86]}}}
-    around = {
-        "camera": camera(
-            (0, -2.35, pose.height), (0, 0.3, 1.40), 33, (image_size, image_size), samples
-        ),
-        **(lit_by_lamps(light) if lamp else lit_by_sky(_SKY)),
-    }
-    reach = np.array([pose.x, pose.y, 1.12])
-    return tuple(
-        load({
-            **around,
-            **kitchen(matte(wall), rest),
-            **arm(reach, rest),
-            **held(pose.shape, pose.extent, reach, matte(colour)),
-        })
-        for rest, wall, colour in ((True, BLACK, BLACK), (False, (1, 0, 0), (0, 1, 0)))
-    )  # fmt: skip
+    return (
+        load(scene(pose, image_size, samples, True, BLACK, BLACK, lamp=lamp)),
+        load(scene(pose, image_size, samples, False, (1, 0, 0), (0, 1, 0), lamp=lamp)),
+    )
 
 
 def _light(rest: np.ndarray, coded: np.ndarray) -> Light:

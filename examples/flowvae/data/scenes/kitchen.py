@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .rendering import from_srgb, matte, place, texture
+from .rendering import from_srgb, matte, texture
 from .solids import ball, box, panel, tube, upright
 from .textures import planks, tiles
 
@@ -39,12 +39,19 @@ def kitchen(wall: dict, rest: bool) -> dict:
     }
     for k, x in enumerate((-1.65, -0.95, 0.95, 1.65)):
         parts |= box(f"cupboard{k}", (x, 0.83, 1.62), (0.68, 0.34, 0.62), paint(0.80, 0.84, 0.86))
-        parts |= box(f"handle{k}", (x + (0.25 if x < 0 else -0.25), 0.645, 1.68), (0.02, 0.03, 0.14), paint(0.3, 0.3, 0.3))
+        parts |= box(
+            f"handle{k}", (x + (0.25 if x < 0 else -0.25), 0.645, 1.68), (0.02, 0.03, 0.14), paint(0.3, 0.3, 0.3)
+        )
     return parts | _utensils(paint)
 
 
 def _utensils(paint: Any) -> dict:
-    red, steel, jar, bread = paint(0.75, 0.18, 0.15), paint(0.60, 0.62, 0.65), paint(0.85, 0.80, 0.65), paint(0.78, 0.55, 0.3)
+    red, steel, jar, bread = (
+        paint(0.75, 0.18, 0.15),
+        paint(0.60, 0.62, 0.65),
+        paint(0.85, 0.80, 0.65),
+        paint(0.78, 0.55, 0.3),
+    )
     return {
         **tube("pot", (-0.68, 0.70, _TOP), (-0.68, 0.70, _TOP + 0.17), 0.13, red, closed=True),
         **ball("knob", (-0.68, 0.70, _TOP + 0.19), 0.03, steel),
@@ -64,22 +71,24 @@ def arm(reach: np.ndarray, rest: bool) -> dict:
     """
     white = matte(from_srgb((0.90, 0.90, 0.90)) if rest else BLACK)
     joint = matte(from_srgb((0.20, 0.22, 0.26)) if rest else BLACK)
-    wrist = np.asarray(reach, dtype=float) + (0, 0, _HAND)
+    wrist = np.asarray(reach, dtype=float) + np.array([0, 0, _HAND])
     elbow = _elbow(wrist)
     foot = np.array([*_SHOULDER[:2], _TOP])
     parts = {
-        **tube("foot", foot, foot + (0, 0, 0.06), 0.15, joint, closed=True),
+        **tube("foot", foot, foot + np.array([0, 0, 0.06]), 0.15, joint, closed=True),
         **tube("column", foot, _SHOULDER, 0.085, white),
         **ball("shoulder", _SHOULDER, 0.105, joint),
         **tube("upper", _SHOULDER, elbow, 0.065, white),
         **ball("elbow", elbow, 0.08, joint),
         **tube("fore", elbow, wrist, 0.052, white),
         **ball("wrist", wrist, 0.062, joint),
-        **tube("hand", wrist, wrist - (0, 0, 0.08), 0.04, white),
+        **tube("hand", wrist, wrist - np.array([0, 0, 0.08]), 0.04, white),
         **box("palm", (wrist[0], wrist[1], wrist[2] - 0.10), (0.16, 0.06, 0.03), joint),
     }
     for side in (-1, 1):
-        parts |= box(f"finger{side + 1}", (wrist[0] + side * 0.07, wrist[1], wrist[2] - _HAND - 0.02), (0.018, 0.04, 0.10), joint)
+        parts |= box(
+            f"finger{side + 1}", (wrist[0] + side * 0.07, wrist[1], wrist[2] - _HAND - 0.02), (0.018, 0.04, 0.10), joint
+        )
     return parts
 
 

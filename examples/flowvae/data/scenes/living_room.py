@@ -97,7 +97,9 @@ def _shelf(random: np.random.RandomState) -> dict:
         while row < 4 and x < 2.05:
             width, height = random.uniform(0.06, 0.13), random.uniform(0.24, 0.36)
             book = painted(*colours[random.randint(len(colours))])
-            parts |= box(f"book{row}_{x:.3f}".replace(".", "_"), (x + width / 2, 2.28, low + 0.04), (width, 0.24, height), book)
+            parts |= box(
+                f"book{row}_{x:.3f}".replace(".", "_"), (x + width / 2, 2.28, low + 0.04), (width, 0.24, height), book
+            )
             x += width + 0.01
     return parts
 

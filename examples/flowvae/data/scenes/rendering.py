@@ -15,7 +15,7 @@ class MissingRendererError(ImportError):
 
 
 def mitsuba() -> ModuleType:
-    """Mitsuba in its scalar variant on one thread, so that pictures are the same on every machine.
+    """Mitsuba in its scalar variant on one thread.
 
     Raises:
         MissingRendererError: If it is not installed.
@@ -75,9 +75,7 @@ def texture(pixels: np.ndarray, repeat: tuple[float, float] = (1.0, 1.0), *, smo
     }
 
 
-def camera(
-    origin: Any, target: Any, fov: float, size: tuple[int, int], samples: int, *, fov_axis: str = "y"
-) -> dict:
+def camera(origin: Any, target: Any, fov: float, size: tuple[int, int], samples: int, *, fov_axis: str = "y") -> dict:
     """A pinhole camera.
 
     Args:
@@ -105,10 +103,15 @@ def camera(
     }
 
 
-def lit_by_lamps(lamps: dict[str, dict]) -> dict:
-    """Lamps, and the integrator for their direct light; with a single point or distant lamp it is free of noise."""
+def lit_by_lamps(lamps: dict[str, dict], *, hide: bool = True) -> dict:
+    """Lamps, and the integrator for their direct light; with a single point or distant lamp it is free of noise.
+
+    Args:
+        lamps: The lamps.
+        hide: Whether surfaces that shine are unseen; not so with `with_ambient`.
+    """
     return {
-        "integrator": {"type": "direct", "emitter_samples": 1, "bsdf_samples": 0, "hide_emitters": True},
+        "integrator": {"type": "direct", "emitter_samples": 1, "bsdf_samples": 0, "hide_emitters": hide},
         **lamps,
     }
 
@@ -119,6 +122,34 @@ def lit_by_sky(radiance: float = 1.0) -> dict:
         "integrator": {"type": "direct", "emitter_samples": 0, "bsdf_samples": 1, "hide_emitters": True},
         "sky": {"type": "constant", "radiance": radiance},
     }
+
+
+def with_ambient(parts: dict, ambient: np.ndarray) -> dict:
+    """Matte solids under an even light that comes from everywhere and is not shaded, without noise.
+
+    They shine by themselves as they would in that light, and lamps are not looked for among them.
+
+    Args:
+        parts: Solids with surfaces from `matte`.
+        ambient: Linear RGB of the light.
+    """
+    mi = mitsuba()
+    lit = {}
+    for name, part in parts.items():
+        reflectance = part["bsdf"]["bsdf"]["reflectance"]
+        if reflectance["type"] == "rgb":
+            radiance = {"type": "rgb", "value": (np.array(reflectance["value"]) * ambient).tolist()}
+        else:
+            pixels = np.array(reflectance["bitmap"]) * ambient
+            radiance = {**reflectance, "bitmap": mi.Bitmap(pixels.astype(np.float32))}
+        lit[name] = {**part, "shine": {"type": "area", "radiance": radiance, "sampling_weight": 0.0}}
+    return lit
+
+
+def load_parts(parts: dict) -> dict[str, Any]:
+    """Solids that are ready to be put into scenes."""
+    mi = mitsuba()
+    return {name: mi.load_dict(part) for name, part in parts.items()}
 
 
 def load(parts: dict) -> Any:

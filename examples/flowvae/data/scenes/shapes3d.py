@@ -1,4 +1,4 @@
-"""A stand-in for Shapes3D: a cube, cylinder, sphere or pill in a coloured room, seen from a camera that goes round it."""
+"""A stand-in for Shapes3D: a cube, cylinder, sphere or pill in a coloured room, from a camera that goes round it."""
 
 from collections.abc import Callable
 from itertools import product
@@ -11,7 +11,18 @@ import numpy as np
 from ..cache import Cache
 from .factors import check_sizes, grid_labels
 from .rendering import (
-    blotches, camera, from_srgb, hue, lit_by_lamps, lit_by_sky, matte, place, render, texture, to_bytes, transform,
+    blotches,
+    camera,
+    from_srgb,
+    hue,
+    lit_by_lamps,
+    lit_by_sky,
+    matte,
+    place,
+    render,
+    texture,
+    to_bytes,
+    transform,
 )  # fmt: skip
 
 SIZES = (8, 8, 8, 8, 4, 8)
@@ -19,12 +30,12 @@ FILE = "3dshapes.h5"
 # Room and camera as measured in pictures of the original; the lengths are those of a sphere's diameter.
 _HALF_ROOM, _WALL, _DISTANCE, _EYE, _FOV = 4.3, 2.3, 3.24, 0.83, 45.0
 _SUN, _SUN_DIRECTION, _SKY = 0.88, (0.38, 0.54, -0.75), 0.38
+# Red, green and blue for floor, walls and object.
+_CODES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 _SKY_COLOUR = from_srgb((0.60, 0.885, 0.98))
 
 
-def make_shapes3d(
-    folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 64, samples: int = 256
-) -> Cache:
+def make_shapes3d(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 64, samples: int = 256) -> Cache:
     """Write `3dshapes.h5` with the official keys: 131,072 images on a grid of 8 × 8 × 8 × 8 × 4 × 8 values.
 
     Light falls directly from a sun and a sky, and does not go from one surface to another. Then an image is the sum of
@@ -87,7 +98,7 @@ def coloured(light: np.ndarray, floor_hue: float, wall_hue: float, object_hue: f
 
 
 def light_on_surfaces(
-    scale: float, shape: int, orientation: float, image_size: int, samples: int, colours: Any = np.eye(3)
+    scale: float, shape: int, orientation: float, image_size: int, samples: int, colours: Any = _CODES
 ) -> np.ndarray:
     """Sun and sky on floor, walls and object in the three channels, and coverage, `[H, W, 4]`.
 
@@ -103,7 +114,7 @@ def light_on_surfaces(
     origin = (_DISTANCE * np.sin(angle), -_DISTANCE * np.cos(angle), _EYE)
     scene = {
         "camera": camera(origin, (0, 0, _EYE), _FOV, (image_size, image_size), samples),
-        **_room(colours[0], colours[1]),
+        **_room(np.asarray(colours[0]), np.asarray(colours[1])),
         **_solid(shape, scale, matte(colours[2])),
     }
     sun = {"type": "directional", "direction": list(_SUN_DIRECTION), "irradiance": _SUN * np.pi}
