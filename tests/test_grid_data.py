@@ -95,7 +95,7 @@ def test_no_frame_that_a_sequence_can_show_is_in_two_parts(sizes, base, moving, 
     for path in itertools.product(*([0, 1] if k in moving else [0] for k in range(len(sizes)))):
         for other in itertools.product(*([0, 1] if k in moving else [0] for k in range(len(sizes)))):
             steps = torch.tensor([[0] * len(sizes), path, other]).cumsum(0)
-            moves = steps.expand(40, -1, -1)
+            moves = steps.expand(10, -1, -1)
             for part in PARTS:
                 first = split.starts(moves, part, generator)
                 kept = first[:, 0] >= 0
@@ -229,7 +229,7 @@ def test_one_loader_per_factor_moves_that_factor_alone(data_and_labels):
 @pytest.mark.parametrize("motion", ["single", "spikes"])
 def test_no_frame_of_the_test_loaders_occurs_in_training(tmp_path, motion):
     write_shapes3d(tmp_path)
-    data = Shapes3DData(tmp_path, motion=motion, steps=2, epoch=2000, evaluation=100)
+    data = Shapes3DData(tmp_path, motion=motion, steps=2, epoch=1500, evaluation=60)
     shown = {
         "train": [data.train_dataloader()], "val": [data.val_dataloader()], "test": data.test_dataloader(),
     }  # fmt: skip
@@ -238,9 +238,9 @@ def test_no_frame_of_the_test_loaders_occurs_in_training(tmp_path, motion):
         for part, loaders in shown.items()
     }
     for part, other in itertools.combinations(PARTS, 2):
-        assert len(numbers[part]) > 50
+        assert len(numbers[part]) > 30
         assert not numbers[part] & numbers[other]
-    assert len(numbers["train"]) > 0.8 * int((data.split._table == 0).sum()) * 3 * 4 * 4
+    assert len(numbers["train"]) > 0.7 * int((data.split._table == 0).sum()) * 3 * 4 * 4
 
 
 def test_worker_processes_change_nothing_and_seeds_do(tmp_path):

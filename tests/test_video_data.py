@@ -52,7 +52,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["clip", "folder"])
-def test_a_snippet_holds_every_so_manieth_frame_from_its_start(source, request):
+def test_a_snippet_holds_every_n_th_frame_from_its_start(source, request):
     data = VideoData(request.getfixturevalue(source), image_size=16, stride=3, steps=4, batch_size=32, epoch=32)
     batch = next(iter(data.train_dataloader()))
     assert batch["frames"].shape == (32, 5, 3, 16, 16)

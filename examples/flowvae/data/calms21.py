@@ -27,7 +27,7 @@ class CalMS21Data(VideoData):
         image_size: Height and width of the frames.
         crop: As for `VideoData`; the cage is about as wide as the frame.
         stride: Frames per step, counted after `every`.
-        every: Keep only every so-manieth frame; the official videos have several hundred thousand.
+        every: Keep only every n-th frame; the official videos have several hundred thousand.
         evaluation: Most sequences of a validation or test loader.
         steps: Frames after the first.
         batch_size: Sequences per batch.
