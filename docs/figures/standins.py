@@ -52,7 +52,9 @@ def beside(pages: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, 1)
 
 
-def factor_sheet(read: Callable[[int], np.ndarray], labels: np.ndarray, rest: tuple[int, ...]) -> list[list[np.ndarray]]:
+def factor_sheet(
+    read: Callable[[int], np.ndarray], labels: np.ndarray, rest: tuple[int, ...]
+) -> list[list[np.ndarray]]:
     """The images of `rows_of_factors`."""
     return [[read(number) for number in row] for row in rows_of_factors(sizes_of(labels), rest)]
 

@@ -16,13 +16,13 @@ from .rendering import camera, from_srgb, hue, lit_by_lamps, lit_by_sky, load, m
 SIZES = (2, 3, 3, 3, 3, 3, 3, 3, 3)
 # Ranges in metres; the labels go from 0 to 1 over each.
 _REACH, _DEPTH, _HEIGHT, _EXTENT, _LAMP = (-0.50, 0.50), (-0.26, 0.18), (1.15, 1.95), (0.13, 0.27), (-1.6, 0.35)
-_BRIGHTNESS, _SKY = (1.5, 8.0), 0.42
+_BRIGHTNESS, _SKY, _WARM = (1.5, 8.0), 0.42, np.array([1.0, 0.95, 0.86], np.float32)
 _WALLS = [from_srgb(c) for c in ((0.90, 0.80, 0.55), (0.55, 0.72, 0.62), (0.60, 0.68, 0.85), (0.85, 0.60, 0.58))]
 _OBJECTS = [hue(h, 0.85, 0.9) for h in (0.0, 0.33, 0.62, 0.14)]
 
 
 class Light(NamedTuple):
-    """Light of one source: what has fixed colours, `[H, W, 3]`, and on a white wall and object, `[H, W, 1]`."""
+    """Light of one source, `[H, W, 3]`: on what has fixed colours, on a white wall, on a white object."""
 
     rest: np.ndarray
     wall: np.ndarray
@@ -62,7 +62,7 @@ def make_isaac3d(
     sizes = check_sizes("Isaac3D's stand-in", sizes, (3, None, None, None, None, None, None, 4, 4))
     recipe = {
         "stand_in": "isaac3d", "sizes": list(sizes), "image_size": image_size,
-        "samples": [samples, sky_samples], "version": 1,
+        "samples": [samples, sky_samples], "version": 2,
     }  # fmt: skip
     numbered = (0, 7, 8)
     values = [
@@ -92,13 +92,15 @@ def make_isaac3d(
 @lru_cache(maxsize=2)
 def light_of_sky(pose: Pose, image_size: int, samples: int) -> Light:
     """The even light of a sky."""
-    return _light(*(render(loaded) for loaded in _scenes(pose, image_size, samples, lamp=False)))
+    return _light(
+        *(render(loaded) for loaded in _scenes(pose, image_size, samples, lamp=False)), np.ones(3, np.float32)
+    )
 
 
 def light_of_lamp(pose: Pose, y: float, image_size: int, samples: int) -> Light:
     """The light of a lamp of intensity 1, nearer to the wall the larger y is."""
     scenes = _scenes(pose, image_size, samples, lamp=True)
-    return _light(*(render(loaded, lamp=(-0.55, y, 2.75)) for loaded in scenes))
+    return _light(*(render(loaded, lamp=(-0.55, y, 2.75)) for loaded in scenes), _WARM)
 
 
 def scene(pose: Pose, image_size: int, samples: int, rest: bool, wall: Any, colour: Any, *, lamp: bool) -> dict:
@@ -113,7 +115,7 @@ def scene(pose: Pose, image_size: int, samples: int, rest: bool, wall: Any, colo
         colour: Linear RGB of the object.
         lamp: Whether the lamp shines, else the sky.
     """
-    light = {"type": "point", "position": [0.0, 0.0, 2.7], "intensity": {"type": "rgb", "value": [1, 0.95, 0.86]}}
+    light = {"type": "point", "position": [0.0, 0.0, 2.7], "intensity": {"type": "rgb", "value": _WARM.tolist()}}
     reach = np.array([pose.x, pose.y, 1.12])
     return {
         "camera": camera((0, -2.35, pose.height), (0, 0.3, 1.40), 33, (image_size, image_size), samples),
@@ -132,8 +134,9 @@ def _scenes(pose: Pose, image_size: int, samples: int, *, lamp: bool) -> tuple[A
     )
 
 
-def _light(rest: np.ndarray, coded: np.ndarray) -> Light:
-    return Light(rest[..., :3], coded[..., :1], coded[..., 1:2])
+def _light(rest: np.ndarray, coded: np.ndarray, tint: np.ndarray) -> Light:
+    # The wall is in the red and the object in the green channel, so each has only that part of the lamp's colour.
+    return Light(rest[..., :3], coded[..., :1] * (tint / tint[0]), coded[..., 1:2] * (tint / tint[1]))
 
 
 def _between(span: tuple[float, float], share: float) -> float:
