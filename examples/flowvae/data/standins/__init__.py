@@ -9,6 +9,10 @@ from ..cache import Cache
 MAKERS = {
     "dsprites": "flowvae.data.standins.dsprites:make_dsprites",
     "calms21": "flowvae.data.standins.calms21:make_calms21",
+    "shapes3d": "flowvae.data.scenes.shapes3d:make_shapes3d",
+    "falcor3d": "flowvae.data.scenes.falcor3d:make_falcor3d",
+    "isaac3d": "flowvae.data.scenes.isaac3d:make_isaac3d",
+    "cityscapes": "flowvae.data.scenes.cityscapes:make_cityscapes",
 }
 """Where the function `(folder: Path) -> Cache` of every stand-in is."""
 
