@@ -18,7 +18,8 @@ class TopographicVAE(SequenceVAE):
     One encoder describes both z and u, with a last layer of twice the size. The window has L = 13/36 of a capsule, as
     published. Published sequences are cycles, so that a window is always whole; where ours ends, it has the frames that
     there are. W averages, over them and over neighbours on the circle of a capsule, where the paper sums, and t is
-    divided by the first size of z − μ: constant factors that keep the decoder's input at unit size. A prediction thus looks at frames 0 to L, and at no label.
+    divided by the first size of z − μ: constant factors that keep the decoder's input at unit size. A prediction thus
+    looks at frames 0 to L, and at no label.
 
     Args:
         capsules: Number of capsules; `capsules * capsule_dim` takes the place of the latent size.
