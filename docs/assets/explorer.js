@@ -152,7 +152,8 @@ function play(from, to) {
   const seconds = 2.5
   const advance = (now) => {
     const part = Math.min(1, Math.max(0, (now - started) / (1000 * seconds)))
-    change({ time: Number((from + part * (to - from)).toFixed(2)) }, false)
+    // The slider's own step, so that it shows what is drawn.
+    change({ time: Number((from + part * (to - from)).toFixed(1)) }, false)
     if (part < 1) playing = requestAnimationFrame(advance)
   }
   playing = requestAnimationFrame(advance)
