@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import tomllib
 
 import pytest
+import torch
 from built_site import ROOT, build
 
 pytestmark = pytest.mark.docs
@@ -175,3 +177,25 @@ def test_the_description_names_the_data():
     about = json.loads((ROOT / "docs/assets/explorer/explorer.json").read_text())
     assert about["data"] == "MNIST (t10k pair)"
     assert about["flows"] == ["scale", "rotation", "hue"]
+
+
+def test_the_export_refuses_a_network_that_differs_from_pytorch(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    export_onnx = pytest.importorskip("export_onnx")
+    another = torch.nn.Sequential(torch.nn.Linear(32, 3 * 28 * 28), torch.nn.Unflatten(-1, (3, 28, 28))).float()
+    with pytest.raises(RuntimeError, match="within 0.0001 of PyTorch, got"), torch.no_grad():
+        export_onnx.check(
+            another, (torch.randn(2, 32, dtype=torch.float32),), ROOT / "docs/assets/explorer/decoder.onnx"
+        )
+
+
+def test_the_badges_of_the_readme_are_true():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {
+        "python": project["requires-python"].replace(">=", "") + " or later",
+        "pytorch": next(d for d in project["dependencies"] if d.startswith("torch>")).split("=")[1] + " or later",
+        "licence": project["license"],
+    }
+    for name, words in wanted.items():
+        assert f">{words}<" in (ROOT / f"docs/assets/badges/{name}.svg").read_text()
