@@ -1,5 +1,6 @@
 import pytest
 import torch
+from built_site import address, browser, page  # noqa: F401, for the tests of the site
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(

@@ -1,73 +1,11 @@
-"""The built site in a real browser, served on this machine."""
+"""The built site in a real browser."""
 
-import functools
-import http.server
-import os
 import re
-import shutil
-import threading
-from pathlib import Path
 
 import pytest
 from built_site import build
 
 pytestmark = pytest.mark.docs
-sync_api = pytest.importorskip("playwright.sync_api")
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-if not Path(CHROMIUM).exists():
-    pytest.skip("needs Chromium: apt-get install chromium, or set CHROMIUM", allow_module_level=True)
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files and says nothing."""
-
-    def log_message(self, *arguments):
-        """Silence."""
-
-
-@pytest.fixture(scope="module")
-def address():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(build())))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, address, request):
-    """A page, light or dark, that notes everything that goes wrong."""
-    mode = getattr(request, "param", "light")
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=mode)
-    page = context.new_page()
-    page.mode, page.problems = mode, []
-    page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("requestfailed", lambda request: page.problems.append(f"failed: {request.url}"))
-    page.on("response", lambda r: r.status >= 400 and page.problems.append(f"{r.status}: {r.url}"))
-    page.on(
-        "request",
-        lambda r: r.url.startswith((address, "data:", "blob:")) or page.problems.append(f"another host: {r.url}"),
-    )
-    yield page
-    context.close()
 
 
 def addresses() -> list[str]:
@@ -75,7 +13,7 @@ def addresses() -> list[str]:
     return sorted(str(file.parent.relative_to(build())) for file in build().rglob("index.html"))
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 375])
 @pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 def test_every_page_loads_whole_and_asks_no_other_host(page, address, tmp_path, width):
     page.set_viewport_size({"width": width, "height": 900})
