@@ -15,12 +15,16 @@ from torch.nn import functional as F
 
 
 class Activation(NamedTuple):
-    """A ridge profile with its first two derivatives, each stable for large arguments."""
+    r"""A ridge profile $\phi(a)$, its slope $\phi'(a)$, and $\phi''$ from both; stable for large arguments."""
 
     value: Callable[[Tensor], Tensor]
     first: Callable[[Tensor], Tensor]
-    second: Callable[[Tensor], Tensor]
+    rate: Callable[[Tensor, Tensor], Tensor]
     convex: bool
+
+    def second(self, a: Tensor) -> Tensor:
+        r"""$\phi''(a)$ where the slope is not wanted for itself."""
+        return self.rate(a, self.first(a))
 
 
 def _softplus(a: Tensor) -> Tensor:
@@ -30,10 +34,15 @@ def _softplus(a: Tensor) -> Tensor:
 
 ACTIVATIONS: dict[str, Activation] = {
     "logcosh": Activation(
-        lambda a: _softplus(2 * a) - a - math.log(2), torch.tanh, lambda a: 1 - torch.tanh(a).square(), True
+        lambda a: torch.add(-math.log(2) - a, F.softplus(a, 2.0, 40.0), alpha=2),
+        torch.tanh,
+        lambda a, slope: torch.addcmul(slope.new_ones(()), slope, slope, value=-1),
+        True,
     ),
-    "cos": Activation(lambda a: -torch.cos(a), torch.sin, torch.cos, False),
-    "softplus": Activation(_softplus, torch.sigmoid, lambda a: torch.sigmoid(a) * torch.sigmoid(-a), True),
+    "cos": Activation(lambda a: -torch.cos(a), torch.sin, lambda a, slope: torch.cos(a), False),
+    "softplus": Activation(
+        _softplus, torch.sigmoid, lambda a, slope: torch.addcmul(slope, slope, slope, value=-1), True
+    ),
 }
 
 
@@ -65,137 +74,219 @@ class Evaluation(NamedTuple):
 
 
 class RidgeSnapshot(NamedTuple):
-    r"""$K$ stacked fields at fixed times, in $P$ parts each (the gradient, the rotation, or both).
+    r"""$K$ stacked fields at a fixed time, or at one time per sample.
 
     Attributes:
         activation: Name of the profile.
-        potential: Whether the first part is a gradient.
         weight: $w$, `[K, H, D]`.
         norm2: $\|w\|^2$, `[K, H]`.
-        directions: Where a part sends its slope: $w$ or $\rho \perp w$, `[K, P, H, D]`.
-        shift: $b(t)$ with the context added, `[*, K, H]`; `shift_rate`: $\dot b$.
-        scale: $c(t)$ for the gradient, ones for the rotation, `[*, K, P, H]`; `scale_rate`: $\dot c$, `[*, K, H]`.
+        rotation: $\rho \perp w$, where a rotation sends its slope, `[K, H, D]`; None for fields without one.
+        shift: $b(t)$ with the context added, `[*, K, H]`.
+        amplitude: $c(t)$ of the gradient, `[*, K, H]`; None for fields without one.
+        shift_rate: $\dot b$, `[*, K, H]`; None for autonomous fields.
+        amplitude_rate: $\dot c$, `[*, K, H]`; None for autonomous fields and for fields without a gradient.
+        outputs: $c w + \rho$, `[K, H, D]`, if it was made by `folded`.
     """
 
     activation: str
-    potential: bool
     weight: Tensor
     norm2: Tensor
-    directions: Tensor
+    rotation: Tensor | None
     shift: Tensor
-    shift_rate: Tensor
-    scale: Tensor
-    scale_rate: Tensor
+    amplitude: Tensor | None
+    shift_rate: Tensor | None
+    amplitude_rate: Tensor | None
+    outputs: Tensor | None = None
 
-    def at(self, index: int) -> "RidgeSnapshot":
-        """The snapshot at one of several times."""
-        return self._replace(
-            shift=self.shift[index],
-            shift_rate=self.shift_rate[index],
-            scale=self.scale[index],
-            scale_rate=self.scale_rate[index],
-        )
+    @property
+    def potential(self) -> bool:
+        """Whether the fields have a gradient."""
+        return self.amplitude is not None
+
+    def unbind(self, count: int) -> "list[RidgeSnapshot]":
+        """The snapshots at each of the `count` times of a grid; autonomous fields are the same at all of them."""
+        if self.shift_rate is None:
+            return [self] * count
+        timed = [[None] * count if x is None else x.unbind(0) for x in self[4:8]]
+        return [self._replace(**dict(zip(self._fields[4:8], x, strict=True))) for x in zip(*timed, strict=True)]
 
     def select(self, field: int, part: int | None) -> "RidgeSnapshot":
         """Field number `field` alone, whole or one of its parts."""
-        fields, parts = slice(field, field + 1), slice(None) if part is None else slice(part, part + 1)
+        one, rows = slice(field, field + 1), (..., slice(field, field + 1), slice(None))
+        gradient, rotation = (
+            part != 1 and self.potential,
+            (part != 0 or not self.potential) and self.rotation is not None,
+        )
         return self._replace(
-            potential=self.potential and part != 1,
-            weight=self.weight[fields],
-            norm2=self.norm2[fields],
-            directions=self.directions[fields, parts],
-            shift=self.shift[..., fields, :],
-            shift_rate=self.shift_rate[..., fields, :],
-            scale=self.scale[..., fields, parts, :],
-            scale_rate=self.scale_rate[..., fields, :],
+            weight=self.weight[one],
+            norm2=self.norm2[one],
+            rotation=self.rotation[one] if rotation else None,
+            shift=self.shift[rows],
+            amplitude=self.amplitude[rows] if gradient else None,
+            shift_rate=None if self.shift_rate is None else self.shift_rate[rows],
+            amplitude_rate=self.amplitude_rate[rows] if gradient and self.amplitude_rate is not None else None,
+            outputs=None,
         )
 
+    def folded(self) -> "RidgeSnapshot":
+        """The same with both parts of the output layer in one, so that many velocities cost one product each."""
+        if self.amplitude is None or self.amplitude.ndim > 2:
+            return self
+        along = self.amplitude[..., None] * self.weight
+        return self._replace(outputs=along if self.rotation is None else along + self.rotation)
+
+    def _terms(self, controls: Tensor | None) -> list[tuple[Tensor | None, Tensor]]:
+        """Factors `[*, K, H]` of the slopes (None for one) and the directions they go to, summed over the list."""
+        gradient, rotation = (None, None) if controls is None else (controls[..., :1], controls[..., -1:])
+        shared = controls is None or controls.shape[-1] == 1
+        if self.amplitude is None:
+            return [(rotation, _present(self.rotation))]
+        if shared and self.outputs is not None:
+            return [(gradient, self.outputs)]
+        if shared and self.rotation is not None and self.amplitude.ndim == 2:
+            return [(gradient, _present(self.folded().outputs))]
+        factor = self.amplitude if gradient is None else gradient * self.amplitude
+        terms: list[tuple[Tensor | None, Tensor]] = [(factor, self.weight)]
+        if self.rotation is not None:
+            terms.append((rotation, self.rotation))
+        return terms
+
     def _preactivation(self, z: Tensor) -> Tensor:
-        return F.linear(z, self.weight.flatten(0, 1)).unflatten(-1, self.weight.shape[:2]) + self.shift
+        weight = self.weight.flatten(0, 1)
+        # Autocast would round the shift to its own precision.
+        autocast = z.device.type != "meta" and torch.is_autocast_enabled(z.device.type)
+        if self.shift.ndim == 2 and not autocast:
+            return F.linear(z, weight, self.shift.flatten()).unflatten(-1, self.weight.shape[:2])
+        return F.linear(z, weight).unflatten(-1, self.weight.shape[:2]) + self.shift
 
     def _mixed(self, slope: Tensor, controls: Tensor | None) -> Tensor:
-        scaled = self.scale * slope[..., None, :]
-        if controls is not None:
-            scaled = scaled * controls[..., None]
-        return torch.einsum("...kph,kphd->...d", scaled, self.directions)
+        total: Tensor | None = None
+        for factor, directions in self._terms(controls):
+            scaled = slope if factor is None else factor * slope
+            mixed = scaled.flatten(-2) @ directions.flatten(0, 1)
+            total = mixed if total is None else total + mixed
+        return _present(total)
 
     def _laplacians(self, slope_rate: Tensor) -> Tensor:
-        if not self.potential:
+        if self.amplitude is None:
             return slope_rate.new_zeros(slope_rate.shape[:-1])
-        return (self.scale[..., 0, :] * self.norm2 * slope_rate).sum(-1)
+        return (self.amplitude * self.norm2 * slope_rate).sum(-1)
 
     def _mixed_laplacian(self, slope_rate: Tensor, controls: Tensor | None) -> Tensor:
         laplacians = self._laplacians(slope_rate)
         return (laplacians if controls is None else controls[..., 0] * laplacians).sum(-1)
 
+    def _time_derivative(self, a: Tensor, slope: Tensor) -> Tensor:
+        if self.amplitude is None or self.amplitude_rate is None or self.shift_rate is None:
+            return slope.new_zeros(slope.shape[:-1])
+        value = ACTIVATIONS[self.activation].value(a)
+        return (self.amplitude_rate * value + self.amplitude * self.shift_rate * slope).sum(-1)
+
+    def _gradients(self, slope: Tensor) -> Tensor:
+        if self.amplitude is None:
+            return torch.zeros_like(slope[..., :1]).expand(*slope.shape[:-1], self.weight.shape[-1])
+        return _each(self.amplitude * slope, self.weight)
+
     def velocity(self, z: Tensor, controls: Tensor | None) -> Tensor:
-        """Velocity `[*, D]` of the mixture with controls `[*, K, P]` (all ones if none)."""
+        """Velocity `[*, D]` of the mixture with controls `[*, K, P]`, P = 1 or one for each part (None: all ones)."""
         return self._mixed(ACTIVATIONS[self.activation].first(self._preactivation(z)), controls)
 
     def evaluate(self, z: Tensor, controls: Tensor | None) -> Evaluation:
         """Velocity and divergence of the mixture with what the losses need of each field."""
-        jet, parts = self._jet_and_parts(z)
-        velocity = parts.sum((-3, -2)) if controls is None else (controls[..., None] * parts).sum((-3, -2))
-        laplacian = jet.laplacian if controls is None else controls[..., 0] * jet.laplacian
-        return Evaluation(velocity, laplacian.sum(-1), jet.time_derivative, jet.gradient.square().sum(-1))
+        phi, a = ACTIVATIONS[self.activation], self._preactivation(z)
+        slope = phi.first(a)
+        if self.amplitude is None:
+            none = slope.new_zeros(slope.shape[:-1])
+            return Evaluation(self._mixed(slope, controls), none.sum(-1), none, none)
+        gradients = self._gradients(slope)
+        velocity = (gradients if controls is None else controls[..., :1] * gradients).sum(-2)
+        if self.rotation is not None:
+            turned = slope if controls is None else controls[..., -1:] * slope
+            velocity = velocity + turned.flatten(-2) @ self.rotation.flatten(0, 1)
+        divergence = self._mixed_laplacian(phi.rate(a, slope), controls)
+        return Evaluation(velocity, divergence, self._time_derivative(a, slope), gradients.square().sum(-1))
+
+    def gradient_norm2(self, z: Tensor) -> Tensor:
+        r"""$\|\nabla u_k\|^2$ of every field, `[*, K]`."""
+        return self._gradients(ACTIVATIONS[self.activation].first(self._preactivation(z))).square().sum(-1)
 
     def velocity_and_divergence(self, z: Tensor, controls: Tensor | None) -> tuple[Tensor, Tensor]:
         """Velocity `[*, D]` and divergence `[*]` of the mixture."""
-        a = self._preactivation(z)
-        phi = ACTIVATIONS[self.activation]
-        return self._mixed(phi.first(a), controls), self._mixed_laplacian(phi.second(a), controls)
+        phi, a = ACTIVATIONS[self.activation], self._preactivation(z)
+        slope = phi.first(a)
+        if self.amplitude is None:
+            return self._mixed(slope, controls), slope.new_zeros(slope.shape[:-2])
+        return self._mixed(slope, controls), self._mixed_laplacian(phi.rate(a, slope), controls)
 
     def divergence(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Divergence `[*]` of the mixture, without its velocity."""
-        return self._mixed_laplacian(ACTIVATIONS[self.activation].second(self._preactivation(z)), controls)
+        return self._mixed_laplacian(self._slope_rate(z), controls)
+
+    def _slope_rate(self, z: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation].second(self._preactivation(z))
 
     def parts(self, z: Tensor) -> Tensor:
         """Velocity `[*, K, P, D]` of every part of every field."""
         slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
-        return torch.einsum("...kph,kphd->...kpd", self.scale * slope[..., None, :], self.directions)
+        parts = [] if self.amplitude is None else [self._gradients(slope)]
+        if self.rotation is not None:
+            parts.append(_each(slope, self.rotation))
+        return torch.stack(parts, -2)
 
     def jet(self, z: Tensor) -> Jet:
         """The jet of every field, with a field axis `[*, K, ...]`."""
-        return self._jet_and_parts(z)[0]
-
-    def _jet_and_parts(self, z: Tensor) -> tuple[Jet, Tensor]:
-        phi = ACTIVATIONS[self.activation]
-        a = self._preactivation(z)
+        phi, a = ACTIVATIONS[self.activation], self._preactivation(z)
         slope = phi.first(a)
-        parts = torch.einsum("...kph,kphd->...kpd", self.scale * slope[..., None, :], self.directions)
-        laplacian = self._laplacians(phi.second(a))
-        velocity = parts.sum(-2)
-        if not self.potential:
-            return Jet(laplacian, velocity, laplacian, laplacian, torch.zeros_like(velocity)), parts
-        c, value = self.scale[..., 0, :], phi.value(a)
-        potential = (c * value).sum(-1)
-        time_derivative = (self.scale_rate * value + c * slope * self.shift_rate).sum(-1)
-        return Jet(potential, velocity, time_derivative, laplacian, parts[..., 0, :]), parts
+        gradient = self._gradients(slope)
+        velocity = gradient if self.rotation is None else gradient + _each(slope, self.rotation)
+        if self.amplitude is None:
+            none = slope.new_zeros(slope.shape[:-1])
+            return Jet(none, velocity, none, none, gradient)
+        potential = (self.amplitude * phi.value(a)).sum(-1)
+        laplacian = self._laplacians(phi.rate(a, slope))
+        return Jet(potential, velocity, self._time_derivative(a, slope), laplacian, gradient)
 
     def jvp(self, z: Tensor, x: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian of the mixture applied to the vectors `x [*, D]`."""
         along = F.linear(x, self.weight.flatten(0, 1)).unflatten(-1, self.weight.shape[:2])
-        return self._mixed(ACTIVATIONS[self.activation].second(self._preactivation(z)) * along, controls)
+        return self._mixed(self._slope_rate(z) * along, controls)
 
     def jacobian(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian `[*, D, D]` of the mixture."""
-        scaled = self.scale * ACTIVATIONS[self.activation].second(self._preactivation(z))[..., None, :]
-        if controls is not None:
-            scaled = scaled * controls[..., None]
-        outputs = torch.einsum("...kph,kphd->...dkh", scaled, self.directions)
-        return outputs.flatten(-2) @ self.weight.flatten(0, 1)
+        slope_rate, weight = self._slope_rate(z), self.weight.flatten(0, 1)
+        total: Tensor | None = None
+        for factor, directions in self._terms(controls):
+            scaled = slope_rate if factor is None else factor * slope_rate
+            outputs = scaled.flatten(-2)[..., None, :] * directions.flatten(0, 1).mT
+            total = outputs if total is None else total + outputs
+        return _present(total) @ weight
 
     def log_det(self, z: Tensor, controls: Tensor | None, step: float) -> Tensor:
         r"""$\log |\det(I + \text{step} \, J)|$, by the determinant lemma where units are fewer than axes."""
         units, dim = self.weight.shape[0] * self.weight.shape[1], self.weight.shape[2]
         if units >= dim:
-            matrix = self.jacobian(z, controls)
-        else:
-            scale = self.scale if controls is None else self.scale * controls[..., None]
-            gram = torch.einsum("ie,kphe->ikph", self.weight.flatten(0, 1), self.directions)
-            slope_rate = ACTIVATIONS[self.activation].second(self._preactivation(z)).flatten(-2)
-            matrix = torch.einsum("...kph,ikph->...ikh", scale, gram).flatten(-2) * slope_rate[..., None]
-        return log_det_euler(matrix, step)
+            return log_det_euler(self.jacobian(z, controls), step)
+        slope_rate, weight = self._slope_rate(z), self.weight.flatten(0, 1)
+        total: Tensor | None = None
+        for factor, directions in self._terms(controls):
+            scaled = slope_rate if factor is None else factor * slope_rate
+            matrix = scaled.flatten(-2)[..., None, :] * (weight @ directions.flatten(0, 1).mT)
+            total = matrix if total is None else total + matrix
+        return log_det_euler(_present(total), step)
+
+
+def _present(x: Tensor | None) -> Tensor:
+    """Narrows a type: a field has a gradient, a rotation or both, so one of the two is always there."""
+    if x is None:
+        raise ValueError("RidgeSnapshot: expected a gradient or a rotation, got neither.")
+    return x
+
+
+def _each(scaled: Tensor, directions: Tensor) -> Tensor:
+    """The product `[*, K, D]` of every field by itself, as one batched product over the K fields."""
+    fields, units, dim = directions.shape
+    product = torch.bmm(scaled.reshape(-1, fields, units).transpose(0, 1), directions)
+    return product.transpose(0, 1).reshape(*scaled.shape[:-1], dim)
 
 
 def log_det_euler(jacobian: Tensor, step: float) -> Tensor:
