@@ -3,7 +3,8 @@ import pytest
 import torch
 from reference import close
 
-from torchflowfield.ridge import ACTIVATIONS, log_det_euler
+from torchflowfield.activations import ACTIVATIONS
+from torchflowfield.ridge import log_det_euler
 
 ARGUMENTS = np.concatenate([np.linspace(-60, 60, 2001), [-1e4, -710.0, -1e-9, 0.0, 1e-9, 710.0, 1e4]])
 

@@ -5,45 +5,12 @@ slope $\phi'(a_j)$ along $w_j$ (curl-free) or across it (divergence-free), so th
 $K$ stacked fields cost two batched matrix products, and nothing here calls autograd.
 """
 
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-
-class Activation(NamedTuple):
-    r"""A ridge profile $\phi(a)$, its slope $\phi'(a)$, and $\phi''$ from both; stable for large arguments."""
-
-    value: Callable[[Tensor], Tensor]
-    first: Callable[[Tensor], Tensor]
-    rate: Callable[[Tensor, Tensor], Tensor]
-    convex: bool
-
-    def second(self, a: Tensor) -> Tensor:
-        r"""$\phi''(a)$ where the slope is not wanted for itself."""
-        return self.rate(a, self.first(a))
-
-
-def _softplus(a: Tensor) -> Tensor:
-    # The default threshold of 20 would cost 2e-9, far more than the precision of float64.
-    return F.softplus(a, threshold=40.0)
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "logcosh": Activation(
-        lambda a: torch.add(-math.log(2) - a, F.softplus(a, 2.0, 40.0), alpha=2),
-        torch.tanh,
-        lambda a, slope: torch.addcmul(slope.new_ones(()), slope, slope, value=-1),
-        True,
-    ),
-    "cos": Activation(lambda a: -torch.cos(a), torch.sin, lambda a, slope: torch.cos(a), False),
-    "softplus": Activation(
-        _softplus, torch.sigmoid, lambda a, slope: torch.addcmul(slope, slope, slope, value=-1), True
-    ),
-}
+from torchflowfield.activations import ACTIVATIONS, activate
 
 
 class Jet(NamedTuple):
@@ -135,9 +102,9 @@ class RidgeSnapshot(NamedTuple):
         along = self.amplitude[..., None] * self.weight
         return self._replace(outputs=along if self.rotation is None else along + self.rotation)
 
-    def _terms(self, controls: Tensor | None) -> list[tuple[Tensor | None, Tensor]]:
-        """Factors `[*, K, H]` of the slopes (None for one) and the directions they go to, summed over the list."""
-        gradient, rotation = (None, None) if controls is None else (controls[..., :1], controls[..., -1:])
+    def _terms(self, controls: Tensor | None, batch: torch.Size) -> list[tuple[Tensor | None, Tensor]]:
+        """Factors `[K, H or 1, N]` of the slopes (None for one) and the directions they go to, summed over the list."""
+        gradient, rotation = _split(controls)
         shared = controls is None or controls.shape[-1] == 1
         if self.amplitude is None:
             return [(rotation, _present(self.rotation))]
@@ -145,82 +112,101 @@ class RidgeSnapshot(NamedTuple):
             return [(gradient, self.outputs)]
         if shared and self.rotation is not None and self.amplitude.ndim == 2:
             return [(gradient, _present(self.folded().outputs))]
-        factor = self.amplitude if gradient is None else gradient * self.amplitude
-        terms: list[tuple[Tensor | None, Tensor]] = [(factor, self.weight)]
+        amplitude = _columns(self.amplitude, batch)
+        terms: list[tuple[Tensor | None, Tensor]] = [
+            (amplitude if gradient is None else gradient * amplitude, self.weight)
+        ]
         if self.rotation is not None:
             terms.append((rotation, self.rotation))
         return terms
 
+    # Samples come last inside, [K, H, N]: sums over units and factors of units then run along contiguous memory.
     def _preactivation(self, z: Tensor) -> Tensor:
-        weight = self.weight.flatten(0, 1)
+        weight, samples = self.weight.flatten(0, 1), z.reshape(-1, z.shape[-1]).T
         # Autocast would round the shift to its own precision.
         autocast = z.device.type != "meta" and torch.is_autocast_enabled(z.device.type)
         if self.shift.ndim == 2 and not autocast:
-            return F.linear(z, weight, self.shift.flatten()).unflatten(-1, self.weight.shape[:2])
-        return F.linear(z, weight).unflatten(-1, self.weight.shape[:2]) + self.shift
+            return torch.addmm(self.shift.flatten()[:, None], weight, samples).unflatten(0, self.weight.shape[:2])
+        return (weight @ samples).unflatten(0, self.weight.shape[:2]) + _columns(self.shift, z.shape[:-1])
 
-    def _mixed(self, slope: Tensor, controls: Tensor | None) -> Tensor:
+    def _mixed(self, slope: Tensor, controls: Tensor | None, batch: torch.Size) -> Tensor:
         total: Tensor | None = None
-        for factor, directions in self._terms(controls):
+        for factor, directions in self._terms(controls, batch):
             scaled = slope if factor is None else factor * slope
-            mixed = scaled.flatten(-2) @ directions.flatten(0, 1)
+            mixed = scaled.flatten(0, 1).T @ directions.flatten(0, 1)
             total = mixed if total is None else total + mixed
-        return _present(total)
+        return _present(total).reshape(*batch, self.weight.shape[-1])
 
-    def _laplacians(self, slope_rate: Tensor) -> Tensor:
+    def _laplacians(self, slope_rate: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None:
-            return slope_rate.new_zeros(slope_rate.shape[:-1])
-        return (self.amplitude * self.norm2 * slope_rate).sum(-1)
+            return slope_rate.new_zeros(slope_rate[:, 0].shape)
+        return (_columns(self.amplitude * self.norm2, batch) * slope_rate).sum(1)
 
-    def _mixed_laplacian(self, slope_rate: Tensor, controls: Tensor | None) -> Tensor:
-        laplacians = self._laplacians(slope_rate)
-        return (laplacians if controls is None else controls[..., 0] * laplacians).sum(-1)
+    def _mixed_laplacian(self, slope_rate: Tensor, controls: Tensor | None, batch: torch.Size) -> Tensor:
+        laplacians, gradient = self._laplacians(slope_rate, batch), _split(controls)[0]
+        return (laplacians if gradient is None else gradient[:, 0] * laplacians).sum(0).reshape(batch)
 
-    def _time_derivative(self, a: Tensor, slope: Tensor) -> Tensor:
-        if self.amplitude is None or self.amplitude_rate is None or self.shift_rate is None:
-            return slope.new_zeros(slope.shape[:-1])
-        value = ACTIVATIONS[self.activation].value(a)
-        return (self.amplitude_rate * value + self.amplitude * self.shift_rate * slope).sum(-1)
+    @property
+    def _timed(self) -> bool:
+        return self.amplitude_rate is not None
 
-    def _gradients(self, slope: Tensor) -> Tensor:
+    def _time_derivative(self, value: Tensor | None, slope: Tensor, batch: torch.Size) -> Tensor:
+        if self.amplitude is None or self.amplitude_rate is None or self.shift_rate is None or value is None:
+            return slope.new_zeros(slope[:, 0].shape)
+        shift_rate = _columns(self.amplitude * self.shift_rate, batch)
+        return (_columns(self.amplitude_rate, batch) * value + shift_rate * slope).sum(1)
+
+    def _gradients(self, slope: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None:
-            return torch.zeros_like(slope[..., :1]).expand(*slope.shape[:-1], self.weight.shape[-1])
-        return _each(self.amplitude * slope, self.weight)
+            return slope.new_zeros(len(slope), self.weight.shape[-1], slope.shape[-1])
+        # Many samples of small fields: scale the weights, of which there are fewer. Compiled code fuses the factors.
+        if self.amplitude.ndim == 2 and not torch.compiler.is_compiling() and slope.shape[-1] > self.weight.shape[-1]:
+            return (self.amplitude[..., None] * self.weight).mT @ slope
+        return self.weight.mT @ (_columns(self.amplitude, batch) * slope)
 
     def velocity(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Velocity `[*, D]` of the mixture with controls `[*, K, P]`, P = 1 or one for each part (None: all ones)."""
-        return self._mixed(ACTIVATIONS[self.activation].first(self._preactivation(z)), controls)
+        slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
+        return self._mixed(slope, controls, z.shape[:-1])
 
     def evaluate(self, z: Tensor, controls: Tensor | None) -> Evaluation:
         """Velocity and divergence of the mixture with what the losses need of each field."""
-        phi, a = ACTIVATIONS[self.activation], self._preactivation(z)
-        slope = phi.first(a)
+        batch = z.shape[:-1]
+        slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=self._timed)
         if self.amplitude is None:
-            none = slope.new_zeros(slope.shape[:-1])
-            return Evaluation(self._mixed(slope, controls), none.sum(-1), none, none)
-        gradients = self._gradients(slope)
-        velocity = (gradients if controls is None else controls[..., :1] * gradients).sum(-2)
+            none = slope.new_zeros(*batch, len(slope))
+            return Evaluation(self._mixed(slope, controls, batch), none.sum(-1), none, none)
+        gradients = self._gradients(slope, batch)
+        gradient, turn = _split(controls)
+        velocity = (gradients if gradient is None else gradient * gradients).sum(0).T
         if self.rotation is not None:
-            turned = slope if controls is None else controls[..., -1:] * slope
-            velocity = velocity + turned.flatten(-2) @ self.rotation.flatten(0, 1)
-        divergence = self._mixed_laplacian(phi.rate(a, slope), controls)
-        return Evaluation(velocity, divergence, self._time_derivative(a, slope), gradients.square().sum(-1))
+            turned = slope if turn is None else turn * slope
+            velocity = velocity + turned.flatten(0, 1).T @ self.rotation.flatten(0, 1)
+        return Evaluation(
+            velocity.reshape(z.shape),
+            self._mixed_laplacian(slope_rate, controls, batch),
+            _rows(self._time_derivative(value, slope, batch), batch),
+            _rows(torch.linalg.vecdot(gradients, gradients, dim=1), batch),
+        )
 
     def gradient_norm2(self, z: Tensor) -> Tensor:
         r"""$\|\nabla u_k\|^2$ of every field, `[*, K]`."""
-        return self._gradients(ACTIVATIONS[self.activation].first(self._preactivation(z))).square().sum(-1)
+        slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
+        gradients = self._gradients(slope, z.shape[:-1])
+        return _rows(torch.linalg.vecdot(gradients, gradients, dim=1), z.shape[:-1])
 
     def velocity_and_divergence(self, z: Tensor, controls: Tensor | None) -> tuple[Tensor, Tensor]:
         """Velocity `[*, D]` and divergence `[*]` of the mixture."""
-        phi, a = ACTIVATIONS[self.activation], self._preactivation(z)
-        slope = phi.first(a)
+        batch = z.shape[:-1]
         if self.amplitude is None:
-            return self._mixed(slope, controls), slope.new_zeros(slope.shape[:-2])
-        return self._mixed(slope, controls), self._mixed_laplacian(phi.rate(a, slope), controls)
+            velocity = self.velocity(z, controls)
+            return velocity, velocity.new_zeros(batch)
+        slope, slope_rate, _ = activate(self.activation, self._preactivation(z), value=False)
+        return self._mixed(slope, controls, batch), self._mixed_laplacian(slope_rate, controls, batch)
 
     def divergence(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Divergence `[*]` of the mixture, without its velocity."""
-        return self._mixed_laplacian(self._slope_rate(z), controls)
+        return self._mixed_laplacian(self._slope_rate(z), controls, z.shape[:-1])
 
     def _slope_rate(self, z: Tensor) -> Tensor:
         return ACTIVATIONS[self.activation].second(self._preactivation(z))
@@ -228,51 +214,59 @@ class RidgeSnapshot(NamedTuple):
     def parts(self, z: Tensor) -> Tensor:
         """Velocity `[*, K, P, D]` of every part of every field."""
         slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
-        parts = [] if self.amplitude is None else [self._gradients(slope)]
+        parts = [] if self.amplitude is None else [self._gradients(slope, z.shape[:-1])]
         if self.rotation is not None:
-            parts.append(_each(slope, self.rotation))
-        return torch.stack(parts, -2)
+            parts.append(self.rotation.mT @ slope)
+        return _rows(torch.stack(parts, 1), z.shape[:-1])
 
     def jet(self, z: Tensor) -> Jet:
         """The jet of every field, with a field axis `[*, K, ...]`."""
-        phi, a = ACTIVATIONS[self.activation], self._preactivation(z)
-        slope = phi.first(a)
-        gradient = self._gradients(slope)
-        velocity = gradient if self.rotation is None else gradient + _each(slope, self.rotation)
-        if self.amplitude is None:
-            none = slope.new_zeros(slope.shape[:-1])
-            return Jet(none, velocity, none, none, gradient)
-        potential = (self.amplitude * phi.value(a)).sum(-1)
-        laplacian = self._laplacians(phi.rate(a, slope))
-        return Jet(potential, velocity, self._time_derivative(a, slope), laplacian, gradient)
+        batch = z.shape[:-1]
+        slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=self.potential)
+        gradient = self._gradients(slope, batch)
+        velocity = gradient if self.rotation is None else gradient + self.rotation.mT @ slope
+        laplacian = self._laplacians(slope_rate, batch)
+        potential = laplacian
+        if self.amplitude is not None and value is not None:
+            potential = (_columns(self.amplitude, batch) * value).sum(1)
+        facts = (potential, velocity, self._time_derivative(value, slope, batch), laplacian, gradient)
+        return Jet(*(_rows(fact, batch) for fact in facts))
 
     def jvp(self, z: Tensor, x: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian of the mixture applied to the vectors `x [*, D]`."""
-        along = F.linear(x, self.weight.flatten(0, 1)).unflatten(-1, self.weight.shape[:2])
-        return self._mixed(self._slope_rate(z) * along, controls)
+        along = (self.weight.flatten(0, 1) @ x.reshape(-1, x.shape[-1]).T).unflatten(0, self.weight.shape[:2])
+        return self._mixed(self._slope_rate(z) * along, controls, z.shape[:-1])
 
     def jacobian(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian `[*, D, D]` of the mixture."""
-        slope_rate, weight = self._slope_rate(z), self.weight.flatten(0, 1)
         total: Tensor | None = None
-        for factor, directions in self._terms(controls):
-            scaled = slope_rate if factor is None else factor * slope_rate
-            outputs = scaled.flatten(-2)[..., None, :] * directions.flatten(0, 1).mT
+        for factor, directions in self._factors(z, controls):
+            outputs = factor * directions.mT
             total = outputs if total is None else total + outputs
-        return _present(total) @ weight
+        jacobian = _present(total) @ self.weight.flatten(0, 1)
+        return jacobian.reshape(*z.shape, z.shape[-1])
 
     def log_det(self, z: Tensor, controls: Tensor | None, step: float) -> Tensor:
         r"""$\log |\det(I + \text{step} \, J)|$, by the determinant lemma where units are fewer than axes."""
-        units, dim = self.weight.shape[0] * self.weight.shape[1], self.weight.shape[2]
-        if units >= dim:
+        weight = self.weight.flatten(0, 1)
+        if weight.shape[0] >= weight.shape[1]:
             return log_det_euler(self.jacobian(z, controls), step)
-        slope_rate, weight = self._slope_rate(z), self.weight.flatten(0, 1)
         total: Tensor | None = None
-        for factor, directions in self._terms(controls):
-            scaled = slope_rate if factor is None else factor * slope_rate
-            matrix = scaled.flatten(-2)[..., None, :] * (weight @ directions.flatten(0, 1).mT)
+        for factor, directions in self._factors(z, controls):
+            matrix = factor * (weight @ directions.mT)
             total = matrix if total is None else total + matrix
-        return log_det_euler(_present(total), step)
+        return log_det_euler(_present(total), step).reshape(z.shape[:-1])
+
+    def _factors(self, z: Tensor, controls: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Slope rates `[N, 1, K H]` with all their factors, and the directions `[K H, D]` they go to."""
+        slope_rate = self._slope_rate(z)
+        return [
+            (
+                (slope_rate if factor is None else factor * slope_rate).flatten(0, 1).T[:, None, :],
+                directions.flatten(0, 1),
+            )
+            for factor, directions in self._terms(controls, z.shape[:-1])
+        ]
 
 
 def _present(x: Tensor | None) -> Tensor:
@@ -282,11 +276,22 @@ def _present(x: Tensor | None) -> Tensor:
     return x
 
 
-def _each(scaled: Tensor, directions: Tensor) -> Tensor:
-    """The product `[*, K, D]` of every field by itself, as one batched product over the K fields."""
-    fields, units, dim = directions.shape
-    product = torch.bmm(scaled.reshape(-1, fields, units).transpose(0, 1), directions)
-    return product.transpose(0, 1).reshape(*scaled.shape[:-1], dim)
+def _columns(x: Tensor, batch: torch.Size) -> Tensor:
+    """Factors of the units, `[K, H]` or one set per sample `[*, K, H]`, as `[K, H, 1 or N]`."""
+    return x[..., None] if x.ndim == 2 else x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]).permute(1, 2, 0)
+
+
+def _rows(x: Tensor, batch: torch.Size) -> Tensor:
+    """`[K, ..., N]` as `[*, K, ...]`."""
+    return x.movedim(-1, 0).reshape(*batch, *x.shape[:-1])
+
+
+def _split(controls: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Controls `[*, K, P]` of the gradients and of the rotations, `[K, 1, N]` each."""
+    if controls is None:
+        return None, None
+    samples = controls.reshape(-1, *controls.shape[-2:]).permute(1, 2, 0).contiguous()
+    return samples[:, :1], samples[:, -1:]
 
 
 def log_det_euler(jacobian: Tensor, step: float) -> Tensor:

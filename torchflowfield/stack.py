@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
 from torchflowfield._checks import check_choice, check_context
-from torchflowfield.ridge import ACTIVATIONS, RidgeSnapshot
+from torchflowfield.activations import ACTIVATIONS
+from torchflowfield.ridge import RidgeSnapshot
 from torchflowfield.time import FourierTime
 
 Kind = Literal["potential", "rotational", "helmholtz"]
