@@ -80,9 +80,11 @@ def _facts(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
     rate = phi.rate(a, slope)
     if not value:
         return slope, rate
-    # log cosh a = |a| - log(1 + |tanh a|). The smooth form is for compiled code, which differentiates it itself.
-    fast = name == "logcosh" and not torch.compiler.is_compiling()
-    return slope, rate, a.abs() - torch.log1p(slope.abs()) if fast else phi.value(a)
+    # log cosh a = |a| - log(1 + |tanh a|) shares the tanh. Differentiated twice at a = 0 it fails, which neither `_Facts`
+    # nor compiled code does; an exported graph might.
+    if name == "logcosh" and not torch.compiler.is_exporting():
+        return slope, rate, a.abs() - torch.log1p(slope.abs())
+    return slope, rate, phi.value(a)
 
 
 class _Facts(torch.autograd.Function):

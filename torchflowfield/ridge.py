@@ -5,7 +5,7 @@ slope $\phi'(a_j)$ along $w_j$ (curl-free) or across it (divergence-free), so th
 $K$ stacked fields cost two batched matrix products, and nothing here calls autograd.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -178,12 +178,13 @@ class RidgeSnapshot(NamedTuple):
             return Evaluation(self._mixed(slope, controls, batch), none.sum(-1), none, none)
         gradients = self._gradients(slope, batch)
         gradient, turn = _split(controls)
-        velocity = (gradients if gradient is None else gradient * gradients).sum(0).T
+        velocity = _rows((gradients if gradient is None else gradient * gradients).sum(0), batch)
         if self.rotation is not None:
             turned = slope if turn is None else turn * slope
-            velocity = velocity + turned.flatten(0, 1).T @ self.rotation.flatten(0, 1)
+            turned = turned.flatten(0, 1).T @ self.rotation.flatten(0, 1)
+            velocity = velocity + turned.reshape(z.shape)
         return Evaluation(
-            velocity.reshape(z.shape),
+            velocity,
             self._mixed_laplacian(slope_rate, controls, batch),
             _rows(self._time_derivative(value, slope, batch), batch),
             _rows(torch.linalg.vecdot(gradients, gradients, dim=1), batch),
@@ -282,8 +283,31 @@ def _columns(x: Tensor, batch: torch.Size) -> Tensor:
 
 
 def _rows(x: Tensor, batch: torch.Size) -> Tensor:
-    """`[K, ..., N]` as `[*, K, ...]`."""
-    return x.movedim(-1, 0).reshape(*batch, *x.shape[:-1])
+    """`[..., N]` as `[*, ...]`."""
+    first = x.movedim(-1, 0) if torch.compiler.is_compiling() else _SamplesFirst.apply(x)
+    return first.reshape(*batch, *x.shape[:-1])
+
+
+class _SamplesFirst(torch.autograd.Function):
+    """Moves the axis of the samples to the front, in fresh memory both ways: strided gradients slow down all they meet."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.movedim(-1, 0).contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return grad.movedim(0, -1).contiguous()
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # type: ignore[override]
+        return tangent.movedim(-1, 0).contiguous()
 
 
 def _split(controls: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
