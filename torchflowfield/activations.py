@@ -80,8 +80,8 @@ def _facts(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
     rate = phi.rate(a, slope)
     if not value:
         return slope, rate
-    # log cosh a = |a| - log(1 + |tanh a|) shares the tanh. Differentiated twice at a = 0 it fails, which neither `_Facts`
-    # nor compiled code does; an exported graph might.
+    # log cosh a = |a| - log(1 + |tanh a|) shares the tanh. Differentiated twice at a = 0 it fails: neither `_Facts` nor
+    # compiled code is, but an exported graph may be.
     if name == "logcosh" and not torch.compiler.is_exporting():
         return slope, rate, a.abs() - torch.log1p(slope.abs())
     return slope, rate, phi.value(a)
@@ -93,7 +93,7 @@ class _Facts(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
         return _facts(name, a, value)
 
     @staticmethod
@@ -104,7 +104,7 @@ class _Facts(torch.autograd.Function):
         ctx.save_for_forward(*output[:2])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, Tensor | None, None]:
         slope, rate = ctx.saved_tensors
         by_slope, by_rate, by_value = grads if len(grads) == 3 else (*grads, None)
         total = None if by_slope is None else by_slope * rate
@@ -116,7 +116,7 @@ class _Facts(torch.autograd.Function):
         return None, total, None
 
     @staticmethod
-    def jvp(ctx: Any, _name: None, tangent: Tensor, _value: None) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def jvp(ctx: Any, _name: None, tangent: Tensor, _value: None) -> tuple[Tensor, ...]:
         slope, rate = ctx.saved_tensors
         tangents = (tangent * rate, tangent * ACTIVATIONS[ctx.name].third(slope, rate), tangent * slope)
         return tangents[: ctx.facts]

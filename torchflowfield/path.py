@@ -64,17 +64,15 @@ def join_paths(paths: list[FlowPath], reverse: bool) -> FlowPath:
     def steps(name: str) -> Tensor | None:
         return None if getattr(first, name) is None else torch.cat([getattr(p, name) for p in paths])
 
-    log_det = None
-    if first.log_det is not None:
-        pieces = [first.log_det]
-        for path in paths[1:]:
-            pieces.append(pieces[-1][-1] + path.log_det[1:])
-        log_det = torch.cat(pieces)
+    log_dets: list[Tensor] = []
+    for path in paths:
+        if path.log_det is not None:
+            log_dets.append(log_dets[-1][-1] + path.log_det[1:] if log_dets else path.log_det)
     return first._replace(
         t=frames("t"),
         z=frames("z"),
-        log_det=log_det,
-        weights=steps("weights"),
+        log_det=torch.cat(log_dets) if log_dets else None,
+        weights=torch.cat([p.weights for p in paths]),
         active=steps("active"),
         time_derivative=steps("time_derivative"),
         gradient_norm2=steps("gradient_norm2"),

@@ -80,18 +80,18 @@ class RidgeSnapshot(NamedTuple):
     def select(self, field: int, part: int | None) -> "RidgeSnapshot":
         """Field number `field` alone, whole or one of its parts."""
         one, rows = slice(field, field + 1), (..., slice(field, field + 1), slice(None))
-        gradient, rotation = (
-            part != 1 and self.potential,
-            (part != 0 or not self.potential) and self.rotation is not None,
-        )
+
+        def pick(x: Tensor | None, wanted: bool, where: Any) -> Tensor | None:
+            return x[where] if x is not None and wanted else None
+
         return self._replace(
             weight=self.weight[one],
             norm2=self.norm2[one],
-            rotation=self.rotation[one] if rotation else None,
+            rotation=pick(self.rotation, part != 0, one),
             shift=self.shift[rows],
-            amplitude=self.amplitude[rows] if gradient else None,
-            shift_rate=None if self.shift_rate is None else self.shift_rate[rows],
-            amplitude_rate=self.amplitude_rate[rows] if gradient and self.amplitude_rate is not None else None,
+            amplitude=pick(self.amplitude, part != 1, rows),
+            shift_rate=pick(self.shift_rate, True, rows),
+            amplitude_rate=pick(self.amplitude_rate, part != 1, rows),
             outputs=None,
         )
 
@@ -289,12 +289,12 @@ def _rows(x: Tensor, batch: torch.Size) -> Tensor:
 
 
 class _SamplesFirst(torch.autograd.Function):
-    """Moves the axis of the samples to the front, in fresh memory both ways: strided gradients slow down all they meet."""
+    """Moves the axis of the samples to the front, in new memory both ways: strided gradients are slow."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(x: Tensor) -> Tensor:
         return x.movedim(-1, 0).contiguous()
 
     @staticmethod
@@ -302,11 +302,11 @@ class _SamplesFirst(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad.movedim(0, -1).contiguous()
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         return tangent.movedim(-1, 0).contiguous()
 
 

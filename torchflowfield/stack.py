@@ -129,11 +129,14 @@ class RidgeStack(nn.Module):
 
     def _timed(self, t: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """$b$, $c$ and their rates: `[*, K, H]`, or `[K, H]` and None for autonomous fields."""
-        shift, amplitude, shift_rate, amplitude_rate = self.bias, self.amplitude, None, None
-        if self.time is not None:
+        shift: Tensor = self.bias
+        amplitude: Tensor | None = self.amplitude
+        shift_rate: Tensor | None = None
+        amplitude_rate: Tensor | None = None
+        if self.time is not None and self.bias_time is not None:
             features, rates = self.time.with_derivative(t)
-            shift, shift_rate = _affine(features, rates, self.bias, self.bias_time)
-            if amplitude is not None:
+            shift, shift_rate = _affine(features, rates, shift, self.bias_time)
+            if amplitude is not None and self.amplitude_time is not None:
                 amplitude, amplitude_rate = _affine(features, rates, amplitude, self.amplitude_time)
         if self.convex and amplitude is not None:
             if amplitude_rate is not None:

@@ -240,7 +240,7 @@ class ODEStepper(nn.Module):
 
     def _integrate(
         self, z: Tensor, begin: Tensor, end: Tensor, weights: Tensor | Selection, context: Tensor | None
-    ) -> tuple[Tensor, Tensor | float]:
+    ) -> tuple[Tensor, Tensor | None]:
         inputs = [x for x in (weights, context) if isinstance(x, Tensor)]
         return integrate(
             BoundField(self.bank, weights),
