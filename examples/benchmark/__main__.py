@@ -19,10 +19,10 @@ from pathlib import Path
 # Inductor's pool of compiler processes would share the cores with what is timed.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
-import sections  # noqa: E402
-import torch  # noqa: E402
-from report import write  # noqa: E402
-from timing import Clock, keep_freed_memory, machine  # noqa: E402
+import sections
+import torch
+from report import write
+from timing import Clock, keep_freed_memory, machine
 
 WIDE, NARROW = ([(128 if d < 256 else 32, d, h or d) for d in (16, 32, 64, 128, 256, 512)] for h in (0, 32))
 SCALING = {"B": [128, 256, 512, 1024], "K": [2, 4, 8, 16], "H": [128, 256, 512, 1024], "T": [2, 4, 8, 16]}
