@@ -192,6 +192,8 @@ class RidgeSnapshot(NamedTuple):
 
     def gradient_norm2(self, z: Tensor) -> Tensor:
         r"""$\|\nabla u_k\|^2$ of every field, `[*, K]`."""
+        if self.amplitude is None:
+            return z.new_zeros(*z.shape[:-1], len(self.weight))
         slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
         gradients = self._gradients(slope, z.shape[:-1])
         return _rows(torch.linalg.vecdot(gradients, gradients, dim=1), z.shape[:-1])
