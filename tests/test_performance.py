@@ -130,8 +130,12 @@ class TestGraphs:
             for name, value in expected._asdict().items():
                 if value is not None:
                     close(getattr(path, name), value)
-        # The first length, and pieces of 4, 2 and 1 steps.
-        assert self.graphs() <= 4
+        # The first length, pieces of 4, 2 and 1 steps, and one for pieces that start where another ended.
+        known = self.graphs()
+        assert known <= 5
+        for steps in (7, 3, 5, 6):
+            stepper(torch.randn(5, 3), torch.rand(steps, 5, 2), steps, reverse=reverse, start=2.5)
+        assert self.graphs() == known
 
     def test_schedules_starts_and_batches_share_a_graph(self, tracing_alone):
         stepper = ODEStepper(FlowBank(2, 3, width=4), compile=True)

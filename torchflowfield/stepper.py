@@ -31,7 +31,7 @@ class ODEStepper(nn.Module):
             Euler map (`euler` only); None tracks no density.
         compile: Compile the whole rollout with `fullgraph=True`, or with a mode of `torch.compile` if it is a string:
             `"reduce-overhead"` adds CUDA graphs. The number of steps of the first call gets one graph; any other number
-            is composed of pieces of 32, 16, 8, 4, 2 and 1 steps, so that at most seven graphs serve all lengths.
+            is composed of pieces of 32, 16, 8, 4, 2 and 1 steps, so that few graphs serve all lengths.
         checkpoint: Keep only the frames for the backward pass and compute each step again there: less memory, more
             time.
         inverse_iterations: Fixed-point iterations by which `reverse=True` inverts each forward step, so that a path
