@@ -48,7 +48,7 @@ def test_a_step_backwards_visits_the_times_before_it(method):
 @pytest.mark.parametrize("method", ORDERS)
 def test_a_step_is_inverted_with_its_density(method, density):
     bank, z = randomize(FlowBank(2, 3, width=4), 0.3), torch.randn(5, 3)
-    grid = bank.stack.on_grid(torch.arange(3.0) / 2, None, 1)
+    grid = bank.stack.on_grid(torch.arange(3.0) / 2, None, 1).unbind(3)
     step = GridStep(TABLEAUS[method], grid, 0, 1.0, torch.ones(5, 2, 2), density)
     moved, change = step(z)
     back, again = step.invert(moved, moved, iterations=60)
@@ -59,12 +59,12 @@ def test_a_step_is_inverted_with_its_density(method, density):
 
 def test_a_known_first_stage_changes_nothing():
     bank, z = randomize(FlowBank(2, 3, width=4)), torch.randn(5, 3)
-    grid, controls = bank.stack.on_grid(torch.arange(3.0) / 2, None, 1), torch.randn(5, 2, 2)
+    grid, controls = bank.stack.on_grid(torch.arange(3.0) / 2, None, 1).unbind(3), torch.randn(5, 2, 2)
     for method in TABLEAUS:
         for density in ("trace", None):
             step = GridStep(TABLEAUS[method], grid, 0, 1.0, controls, density)
             moved, change = step(z)
-            again, same = step(z, grid.at(0).evaluate(z, controls))
+            again, same = step(z, grid[0].evaluate(z, controls))
             close(again, moved)
             if density:
                 close(same, change)
@@ -72,7 +72,7 @@ def test_a_known_first_stage_changes_nothing():
 
 def test_the_exact_density_is_that_of_the_euler_map():
     matrix = 0.5 * torch.randn(3, 3)
-    grid = FlowBank([LinearField(matrix)]).stack.on_grid(torch.arange(2.0), None, 1)
+    grid = FlowBank([LinearField(matrix)]).stack.on_grid(torch.arange(2.0), None, 1).unbind(2)
     z = torch.randn(5, 3)
     moved, change = GridStep(TABLEAUS["euler"], grid, 0, 0.5, None, "exact")(z)
     close(moved, z + 0.5 * z @ matrix.mT)

@@ -30,9 +30,9 @@ def test_a_grid_of_times_holds_the_fields_of_every_time(kind, frequencies, conte
     fields = randomize(stack(kind=kind, frequencies=frequencies, context_dim=context_dim))
     context = torch.randn(*batch, context_dim) if context_dim else None
     times, z = torch.arange(6.0), torch.randn(*batch, 3)
-    grid = fields.on_grid(times, context, len(batch))
+    grid = fields.on_grid(times, context, len(batch)).unbind(6)
     for n, t in enumerate(times):
-        for actual, expected in zip(grid.at(n).jet(z), fields.at(t, context).jet(z), strict=True):
+        for actual, expected in zip(grid[n].jet(z), fields.at(t, context).jet(z), strict=True):
             close(actual, expected)
 
 
@@ -40,21 +40,21 @@ def test_a_grid_of_times_holds_the_fields_of_every_time(kind, frequencies, conte
 def test_a_field_has_one_part_for_its_gradient_and_one_for_its_rotation(kind, parts):
     fields = stack(kind=kind)
     assert fields.parts == parts
-    assert fields.at(torch.tensor(0.0)).directions.shape == (2, parts, 4, 3)
+    snapshot = fields.at(torch.tensor(0.0))
+    assert [part is not None for part in (snapshot.amplitude, snapshot.rotation)].count(True) == parts
     assert fields.at(torch.tensor(0.0)).parts(torch.randn(5, 3)).shape == (5, 2, parts, 3)
 
 
 def test_rotations_are_sent_across_the_weights_and_gradients_along_them():
     snapshot = randomize(stack()).at(torch.tensor(1.0))
-    along, across = snapshot.directions.unbind(1)
-    close(along, snapshot.weight)
-    close((across * snapshot.weight).sum(-1), torch.zeros(2, 4), rtol=0, atol=1e-14)
+    close(snapshot.folded().outputs, snapshot.amplitude[..., None] * snapshot.weight + snapshot.rotation)
+    close((snapshot.rotation * snapshot.weight).sum(-1), torch.zeros(2, 4), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("activation", ["logcosh", "softplus"])
 def test_convex_amplitudes_are_positive_at_all_times(activation):
     fields = randomize(stack(kind="potential", convex=True, activation=activation), scale=3.0)
-    assert (fields.at(torch.linspace(0, 20, 50)).scale > 0).all()
+    assert (fields.at(torch.linspace(0, 20, 50)).amplitude > 0).all()
 
 
 @pytest.mark.parametrize("convex", [False, True])

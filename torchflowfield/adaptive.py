@@ -40,8 +40,8 @@ def integrate(
     adjoint: bool,
     rtol: float,
     atol: float,
-) -> tuple[Tensor, Tensor | float]:
-    """Move `z` over a span of time; returns the new `z` and the log-determinant.
+) -> tuple[Tensor, Tensor | None]:
+    """Move `z` over a span of time; returns the new `z` and the log-determinant, if wanted.
 
     `inputs` are tensors other than parameters whose gradients the adjoint must carry: weights and context.
     """
@@ -54,4 +54,4 @@ def integrate(
         wanted = (*dynamics.parameters(), *inputs)
         options["adjoint_params"] = tuple(p for p in wanted if p.requires_grad)
     solution = solve(dynamics, state, torch.stack(span), **options)
-    return solution[0][-1], solution[1][-1] if density else 0.0
+    return solution[0][-1], solution[1][-1] if density else None

@@ -184,7 +184,7 @@ class FlowBank(nn.Module):
         return snapshot, self.controls(weights, z, ("K", "*batch K"))
 
     def controls(self, weights: Tensor, z: Tensor, forms: tuple[str, ...], steps: int | None = None) -> Tensor:
-        """Checked weights as the coefficients `[..., K, P]` of the parts; `forms` are the shapes allowed."""
+        """Checked weights as coefficients `[..., K, P]`, P = 2 with double control; `forms` are the shapes allowed."""
         if not isinstance(weights, Tensor) or not weights.is_floating_point():
             got = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
             raise TypeError(
@@ -205,7 +205,7 @@ class FlowBank(nn.Module):
         weights = weights.to(z.dtype)
         if self.control == "double":
             return weights.unflatten(-1, (2, self.K)).transpose(-1, -2)
-        return weights[..., None].expand(*weights.shape, self.stack.parts)
+        return weights[..., None]
 
     def select(self, control: int) -> Selection:
         """The field, or with double control the part of a field, that an int weight stands for."""

@@ -26,7 +26,7 @@ class FieldStack(nn.Module):
         return FieldSnapshot(tuple(self.fields), t, context)
 
     def on_grid(self, times: Tensor, context: Tensor | None, batch_ndim: int) -> "FieldSnapshot":
-        """The fields at all points of a time grid `[N]`, to be picked by `FieldSnapshot.at`."""
+        """The fields at all points of a time grid `[N]`, to be picked from `FieldSnapshot.unbind`."""
         return self.at(times, context)
 
 
@@ -37,9 +37,13 @@ class FieldSnapshot(NamedTuple):
     t: Tensor
     context: Tensor | None
 
-    def at(self, index: int) -> "FieldSnapshot":
-        """The snapshot at one of several times."""
-        return self._replace(t=self.t[index])
+    def unbind(self, count: int) -> "list[FieldSnapshot]":
+        """The snapshots at each of the `count` times of a grid."""
+        return [self._replace(t=t) for t in self.t.unbind(0)]
+
+    def folded(self) -> "FieldSnapshot":
+        """Nothing can be prepared for a user's own fields."""
+        return self
 
     def select(self, field: int, part: int | None) -> "FieldSnapshot":
         """One field alone."""
@@ -73,6 +77,10 @@ class FieldSnapshot(NamedTuple):
         jet = self.jet(z)
         mixed = _mix(jet.velocity, controls, 1), _mix(jet.laplacian, controls, 0)
         return Evaluation(*mixed, jet.time_derivative, jet.gradient.square().sum(-1))
+
+    def gradient_norm2(self, z: Tensor) -> Tensor:
+        r"""$\|\nabla u_k\|^2$ of every field, zero for fields without a potential."""
+        return self.jet(z).gradient.square().sum(-1)
 
     def jvp(self, z: Tensor, x: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian of the mixture applied to `x`."""

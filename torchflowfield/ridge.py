@@ -5,36 +5,12 @@ slope $\phi'(a_j)$ along $w_j$ (curl-free) or across it (divergence-free), so th
 $K$ stacked fields cost two batched matrix products, and nothing here calls autograd.
 """
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-
-class Activation(NamedTuple):
-    """A ridge profile with its first two derivatives, each stable for large arguments."""
-
-    value: Callable[[Tensor], Tensor]
-    first: Callable[[Tensor], Tensor]
-    second: Callable[[Tensor], Tensor]
-    convex: bool
-
-
-def _softplus(a: Tensor) -> Tensor:
-    # The default threshold of 20 would cost 2e-9, far more than the precision of float64.
-    return F.softplus(a, threshold=40.0)
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "logcosh": Activation(
-        lambda a: _softplus(2 * a) - a - math.log(2), torch.tanh, lambda a: 1 - torch.tanh(a).square(), True
-    ),
-    "cos": Activation(lambda a: -torch.cos(a), torch.sin, torch.cos, False),
-    "softplus": Activation(_softplus, torch.sigmoid, lambda a: torch.sigmoid(a) * torch.sigmoid(-a), True),
-}
+from torchflowfield.activations import ACTIVATIONS, activate
 
 
 class Jet(NamedTuple):
@@ -65,137 +41,283 @@ class Evaluation(NamedTuple):
 
 
 class RidgeSnapshot(NamedTuple):
-    r"""$K$ stacked fields at fixed times, in $P$ parts each (the gradient, the rotation, or both).
+    r"""$K$ stacked fields at a fixed time, or at one time per sample.
 
     Attributes:
         activation: Name of the profile.
-        potential: Whether the first part is a gradient.
         weight: $w$, `[K, H, D]`.
         norm2: $\|w\|^2$, `[K, H]`.
-        directions: Where a part sends its slope: $w$ or $\rho \perp w$, `[K, P, H, D]`.
-        shift: $b(t)$ with the context added, `[*, K, H]`; `shift_rate`: $\dot b$.
-        scale: $c(t)$ for the gradient, ones for the rotation, `[*, K, P, H]`; `scale_rate`: $\dot c$, `[*, K, H]`.
+        rotation: $\rho \perp w$, where a rotation sends its slope, `[K, H, D]`; None for fields without one.
+        shift: $b(t)$ with the context added, `[*, K, H]`.
+        amplitude: $c(t)$ of the gradient, `[*, K, H]`; None for fields without one.
+        shift_rate: $\dot b$, `[*, K, H]`; None for autonomous fields.
+        amplitude_rate: $\dot c$, `[*, K, H]`; None for autonomous fields and for fields without a gradient.
+        outputs: $c w + \rho$, `[K, H, D]`, if it was made by `folded`.
     """
 
     activation: str
-    potential: bool
     weight: Tensor
     norm2: Tensor
-    directions: Tensor
+    rotation: Tensor | None
     shift: Tensor
-    shift_rate: Tensor
-    scale: Tensor
-    scale_rate: Tensor
+    amplitude: Tensor | None
+    shift_rate: Tensor | None
+    amplitude_rate: Tensor | None
+    outputs: Tensor | None = None
 
-    def at(self, index: int) -> "RidgeSnapshot":
-        """The snapshot at one of several times."""
-        return self._replace(
-            shift=self.shift[index],
-            shift_rate=self.shift_rate[index],
-            scale=self.scale[index],
-            scale_rate=self.scale_rate[index],
-        )
+    @property
+    def potential(self) -> bool:
+        """Whether the fields have a gradient."""
+        return self.amplitude is not None
+
+    def unbind(self, count: int) -> "list[RidgeSnapshot]":
+        """The snapshots at each of the `count` times of a grid; autonomous fields are the same at all of them."""
+        if self.shift_rate is None:
+            return [self] * count
+        timed = [[None] * count if x is None else x.unbind(0) for x in self[4:8]]
+        return [self._replace(**dict(zip(self._fields[4:8], x, strict=True))) for x in zip(*timed, strict=True)]
 
     def select(self, field: int, part: int | None) -> "RidgeSnapshot":
         """Field number `field` alone, whole or one of its parts."""
-        fields, parts = slice(field, field + 1), slice(None) if part is None else slice(part, part + 1)
+        one, rows = slice(field, field + 1), (..., slice(field, field + 1), slice(None))
+
+        def pick(x: Tensor | None, wanted: bool, where: Any) -> Tensor | None:
+            return x[where] if x is not None and wanted else None
+
         return self._replace(
-            potential=self.potential and part != 1,
-            weight=self.weight[fields],
-            norm2=self.norm2[fields],
-            directions=self.directions[fields, parts],
-            shift=self.shift[..., fields, :],
-            shift_rate=self.shift_rate[..., fields, :],
-            scale=self.scale[..., fields, parts, :],
-            scale_rate=self.scale_rate[..., fields, :],
+            weight=self.weight[one],
+            norm2=self.norm2[one],
+            rotation=pick(self.rotation, part != 0, one),
+            shift=self.shift[rows],
+            amplitude=pick(self.amplitude, part != 1, rows),
+            shift_rate=pick(self.shift_rate, True, rows),
+            amplitude_rate=pick(self.amplitude_rate, part != 1, rows),
+            outputs=None,
         )
 
+    def folded(self) -> "RidgeSnapshot":
+        """The same with both parts of the output layer in one, so that many velocities cost one product each."""
+        if self.amplitude is None or self.amplitude.ndim > 2:
+            return self
+        along = self.amplitude[..., None] * self.weight
+        return self._replace(outputs=along if self.rotation is None else along + self.rotation)
+
+    def _terms(self, controls: Tensor | None, batch: torch.Size) -> list[tuple[Tensor | None, Tensor]]:
+        """Factors `[K, H or 1, N]` of the slopes (None for one) and the directions they go to, summed over the list."""
+        gradient, rotation = _split(controls)
+        shared = controls is None or controls.shape[-1] == 1
+        if self.amplitude is None:
+            return [(rotation, _present(self.rotation))]
+        if shared and self.outputs is not None:
+            return [(gradient, self.outputs)]
+        if shared and self.rotation is not None and self.amplitude.ndim == 2:
+            return [(gradient, _present(self.folded().outputs))]
+        amplitude = _columns(self.amplitude, batch)
+        terms: list[tuple[Tensor | None, Tensor]] = [
+            (amplitude if gradient is None else gradient * amplitude, self.weight)
+        ]
+        if self.rotation is not None:
+            terms.append((rotation, self.rotation))
+        return terms
+
+    # Samples come last inside, [K, H, N]: sums over units and factors of units then run along contiguous memory.
     def _preactivation(self, z: Tensor) -> Tensor:
-        return F.linear(z, self.weight.flatten(0, 1)).unflatten(-1, self.weight.shape[:2]) + self.shift
+        weight, samples = self.weight.flatten(0, 1), z.reshape(-1, z.shape[-1]).T
+        # Autocast would round the shift to its own precision.
+        autocast = z.device.type != "meta" and torch.is_autocast_enabled(z.device.type)
+        if self.shift.ndim == 2 and not autocast:
+            return torch.addmm(self.shift.flatten()[:, None], weight, samples).unflatten(0, self.weight.shape[:2])
+        return (weight @ samples).unflatten(0, self.weight.shape[:2]) + _columns(self.shift, z.shape[:-1])
 
-    def _mixed(self, slope: Tensor, controls: Tensor | None) -> Tensor:
-        scaled = self.scale * slope[..., None, :]
-        if controls is not None:
-            scaled = scaled * controls[..., None]
-        return torch.einsum("...kph,kphd->...d", scaled, self.directions)
+    def _mixed(self, slope: Tensor, controls: Tensor | None, batch: torch.Size) -> Tensor:
+        total: Tensor | None = None
+        for factor, directions in self._terms(controls, batch):
+            scaled = slope if factor is None else factor * slope
+            mixed = scaled.flatten(0, 1).T @ directions.flatten(0, 1)
+            total = mixed if total is None else total + mixed
+        return _present(total).reshape(*batch, self.weight.shape[-1])
 
-    def _laplacians(self, slope_rate: Tensor) -> Tensor:
-        if not self.potential:
-            return slope_rate.new_zeros(slope_rate.shape[:-1])
-        return (self.scale[..., 0, :] * self.norm2 * slope_rate).sum(-1)
+    def _laplacians(self, slope_rate: Tensor, batch: torch.Size) -> Tensor:
+        if self.amplitude is None:
+            return slope_rate.new_zeros(slope_rate[:, 0].shape)
+        return (_columns(self.amplitude * self.norm2, batch) * slope_rate).sum(1)
 
-    def _mixed_laplacian(self, slope_rate: Tensor, controls: Tensor | None) -> Tensor:
-        laplacians = self._laplacians(slope_rate)
-        return (laplacians if controls is None else controls[..., 0] * laplacians).sum(-1)
+    def _mixed_laplacian(self, slope_rate: Tensor, controls: Tensor | None, batch: torch.Size) -> Tensor:
+        laplacians, gradient = self._laplacians(slope_rate, batch), _split(controls)[0]
+        return (laplacians if gradient is None else gradient[:, 0] * laplacians).sum(0).reshape(batch)
+
+    @property
+    def _timed(self) -> bool:
+        return self.amplitude_rate is not None
+
+    def _time_derivative(self, value: Tensor | None, slope: Tensor, batch: torch.Size) -> Tensor:
+        if self.amplitude is None or self.amplitude_rate is None or self.shift_rate is None or value is None:
+            return slope.new_zeros(slope[:, 0].shape)
+        shift_rate = _columns(self.amplitude * self.shift_rate, batch)
+        return (_columns(self.amplitude_rate, batch) * value + shift_rate * slope).sum(1)
+
+    def _gradients(self, slope: Tensor, batch: torch.Size) -> Tensor:
+        if self.amplitude is None:
+            return slope.new_zeros(len(slope), self.weight.shape[-1], slope.shape[-1])
+        # Many samples of small fields: scale the weights, of which there are fewer. Compiled code fuses the factors.
+        if self.amplitude.ndim == 2 and not torch.compiler.is_compiling() and slope.shape[-1] > self.weight.shape[-1]:
+            return (self.amplitude[..., None] * self.weight).mT @ slope
+        return self.weight.mT @ (_columns(self.amplitude, batch) * slope)
 
     def velocity(self, z: Tensor, controls: Tensor | None) -> Tensor:
-        """Velocity `[*, D]` of the mixture with controls `[*, K, P]` (all ones if none)."""
-        return self._mixed(ACTIVATIONS[self.activation].first(self._preactivation(z)), controls)
+        """Velocity `[*, D]` of the mixture with controls `[*, K, P]`, P = 1 or one for each part (None: all ones)."""
+        slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
+        return self._mixed(slope, controls, z.shape[:-1])
 
     def evaluate(self, z: Tensor, controls: Tensor | None) -> Evaluation:
         """Velocity and divergence of the mixture with what the losses need of each field."""
-        jet, parts = self._jet_and_parts(z)
-        velocity = parts.sum((-3, -2)) if controls is None else (controls[..., None] * parts).sum((-3, -2))
-        laplacian = jet.laplacian if controls is None else controls[..., 0] * jet.laplacian
-        return Evaluation(velocity, laplacian.sum(-1), jet.time_derivative, jet.gradient.square().sum(-1))
+        batch = z.shape[:-1]
+        slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=self._timed)
+        if self.amplitude is None:
+            none = slope.new_zeros(*batch, len(slope))
+            return Evaluation(self._mixed(slope, controls, batch), none.sum(-1), none, none)
+        gradients = self._gradients(slope, batch)
+        gradient, turn = _split(controls)
+        velocity = _rows((gradients if gradient is None else gradient * gradients).sum(0), batch)
+        if self.rotation is not None:
+            turned = slope if turn is None else turn * slope
+            turned = turned.flatten(0, 1).T @ self.rotation.flatten(0, 1)
+            velocity = velocity + turned.reshape(z.shape)
+        return Evaluation(
+            velocity,
+            self._mixed_laplacian(slope_rate, controls, batch),
+            _rows(self._time_derivative(value, slope, batch), batch),
+            _rows(torch.linalg.vecdot(gradients, gradients, dim=1), batch),
+        )
+
+    def gradient_norm2(self, z: Tensor) -> Tensor:
+        r"""$\|\nabla u_k\|^2$ of every field, `[*, K]`."""
+        if self.amplitude is None:
+            return z.new_zeros(*z.shape[:-1], len(self.weight))
+        slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
+        gradients = self._gradients(slope, z.shape[:-1])
+        return _rows(torch.linalg.vecdot(gradients, gradients, dim=1), z.shape[:-1])
 
     def velocity_and_divergence(self, z: Tensor, controls: Tensor | None) -> tuple[Tensor, Tensor]:
         """Velocity `[*, D]` and divergence `[*]` of the mixture."""
-        a = self._preactivation(z)
-        phi = ACTIVATIONS[self.activation]
-        return self._mixed(phi.first(a), controls), self._mixed_laplacian(phi.second(a), controls)
+        batch = z.shape[:-1]
+        if self.amplitude is None:
+            velocity = self.velocity(z, controls)
+            return velocity, velocity.new_zeros(batch)
+        slope, slope_rate, _ = activate(self.activation, self._preactivation(z), value=False)
+        return self._mixed(slope, controls, batch), self._mixed_laplacian(slope_rate, controls, batch)
 
     def divergence(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Divergence `[*]` of the mixture, without its velocity."""
-        return self._mixed_laplacian(ACTIVATIONS[self.activation].second(self._preactivation(z)), controls)
+        return self._mixed_laplacian(self._slope_rate(z), controls, z.shape[:-1])
+
+    def _slope_rate(self, z: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation].second(self._preactivation(z))
 
     def parts(self, z: Tensor) -> Tensor:
         """Velocity `[*, K, P, D]` of every part of every field."""
         slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
-        return torch.einsum("...kph,kphd->...kpd", self.scale * slope[..., None, :], self.directions)
+        parts = [] if self.amplitude is None else [self._gradients(slope, z.shape[:-1])]
+        if self.rotation is not None:
+            parts.append(self.rotation.mT @ slope)
+        return _rows(torch.stack(parts, 1), z.shape[:-1])
 
     def jet(self, z: Tensor) -> Jet:
         """The jet of every field, with a field axis `[*, K, ...]`."""
-        return self._jet_and_parts(z)[0]
-
-    def _jet_and_parts(self, z: Tensor) -> tuple[Jet, Tensor]:
-        phi = ACTIVATIONS[self.activation]
-        a = self._preactivation(z)
-        slope = phi.first(a)
-        parts = torch.einsum("...kph,kphd->...kpd", self.scale * slope[..., None, :], self.directions)
-        laplacian = self._laplacians(phi.second(a))
-        velocity = parts.sum(-2)
-        if not self.potential:
-            return Jet(laplacian, velocity, laplacian, laplacian, torch.zeros_like(velocity)), parts
-        c, value = self.scale[..., 0, :], phi.value(a)
-        potential = (c * value).sum(-1)
-        time_derivative = (self.scale_rate * value + c * slope * self.shift_rate).sum(-1)
-        return Jet(potential, velocity, time_derivative, laplacian, parts[..., 0, :]), parts
+        batch = z.shape[:-1]
+        slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=self.potential)
+        gradient = self._gradients(slope, batch)
+        velocity = gradient if self.rotation is None else gradient + self.rotation.mT @ slope
+        laplacian = self._laplacians(slope_rate, batch)
+        potential = laplacian
+        if self.amplitude is not None and value is not None:
+            potential = (_columns(self.amplitude, batch) * value).sum(1)
+        facts = (potential, velocity, self._time_derivative(value, slope, batch), laplacian, gradient)
+        return Jet(*(_rows(fact, batch) for fact in facts))
 
     def jvp(self, z: Tensor, x: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian of the mixture applied to the vectors `x [*, D]`."""
-        along = F.linear(x, self.weight.flatten(0, 1)).unflatten(-1, self.weight.shape[:2])
-        return self._mixed(ACTIVATIONS[self.activation].second(self._preactivation(z)) * along, controls)
+        along = (self.weight.flatten(0, 1) @ x.reshape(-1, x.shape[-1]).T).unflatten(0, self.weight.shape[:2])
+        return self._mixed(self._slope_rate(z) * along, controls, z.shape[:-1])
 
     def jacobian(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian `[*, D, D]` of the mixture."""
-        scaled = self.scale * ACTIVATIONS[self.activation].second(self._preactivation(z))[..., None, :]
-        if controls is not None:
-            scaled = scaled * controls[..., None]
-        outputs = torch.einsum("...kph,kphd->...dkh", scaled, self.directions)
-        return outputs.flatten(-2) @ self.weight.flatten(0, 1)
+        total: Tensor | None = None
+        for factor, directions in self._factors(z, controls):
+            outputs = factor * directions.mT
+            total = outputs if total is None else total + outputs
+        jacobian = _present(total) @ self.weight.flatten(0, 1)
+        return jacobian.reshape(*z.shape, z.shape[-1])
 
     def log_det(self, z: Tensor, controls: Tensor | None, step: float) -> Tensor:
         r"""$\log |\det(I + \text{step} \, J)|$, by the determinant lemma where units are fewer than axes."""
-        units, dim = self.weight.shape[0] * self.weight.shape[1], self.weight.shape[2]
-        if units >= dim:
-            matrix = self.jacobian(z, controls)
-        else:
-            scale = self.scale if controls is None else self.scale * controls[..., None]
-            gram = torch.einsum("ie,kphe->ikph", self.weight.flatten(0, 1), self.directions)
-            slope_rate = ACTIVATIONS[self.activation].second(self._preactivation(z)).flatten(-2)
-            matrix = torch.einsum("...kph,ikph->...ikh", scale, gram).flatten(-2) * slope_rate[..., None]
-        return log_det_euler(matrix, step)
+        weight = self.weight.flatten(0, 1)
+        if weight.shape[0] >= weight.shape[1]:
+            return log_det_euler(self.jacobian(z, controls), step)
+        total: Tensor | None = None
+        for factor, directions in self._factors(z, controls):
+            matrix = factor * (weight @ directions.mT)
+            total = matrix if total is None else total + matrix
+        return log_det_euler(_present(total), step).reshape(z.shape[:-1])
+
+    def _factors(self, z: Tensor, controls: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Slope rates `[N, 1, K H]` with all their factors, and the directions `[K H, D]` they go to."""
+        slope_rate = self._slope_rate(z)
+        return [
+            (
+                (slope_rate if factor is None else factor * slope_rate).flatten(0, 1).T[:, None, :],
+                directions.flatten(0, 1),
+            )
+            for factor, directions in self._terms(controls, z.shape[:-1])
+        ]
+
+
+def _present(x: Tensor | None) -> Tensor:
+    """Narrows a type: a field has a gradient, a rotation or both, so one of the two is always there."""
+    if x is None:
+        raise ValueError("RidgeSnapshot: expected a gradient or a rotation, got neither.")
+    return x
+
+
+def _columns(x: Tensor, batch: torch.Size) -> Tensor:
+    """Factors of the units, `[K, H]` or one set per sample `[*, K, H]`, as `[K, H, 1 or N]`."""
+    return x[..., None] if x.ndim == 2 else x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]).permute(1, 2, 0)
+
+
+def _rows(x: Tensor, batch: torch.Size) -> Tensor:
+    """`[..., N]` as `[*, ...]`."""
+    first = x.movedim(-1, 0) if torch.compiler.is_compiling() else _SamplesFirst.apply(x)
+    return first.reshape(*batch, *x.shape[:-1])
+
+
+class _SamplesFirst(torch.autograd.Function):
+    """Moves the axis of the samples to the front, in new memory both ways: strided gradients are slow."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.movedim(-1, 0).contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.movedim(0, -1).contiguous()
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.movedim(-1, 0).contiguous()
+
+
+def _split(controls: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Controls `[*, K, P]` of the gradients and of the rotations, `[K, 1, N]` each."""
+    if controls is None:
+        return None, None
+    samples = controls.reshape(-1, *controls.shape[-2:]).permute(1, 2, 0).contiguous()
+    return samples[:, :1], samples[:, -1:]
 
 
 def log_det_euler(jacobian: Tensor, step: float) -> Tensor:

@@ -1,7 +1,9 @@
 """Explicit Runge–Kutta steps with the log-density, forwards and inverted."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from torchflowfield.bank import Snapshot
@@ -34,7 +36,7 @@ class GridStep(NamedTuple):
 
     Attributes:
         tableau: The method.
-        grid: The fields at all points of the grid.
+        grid: The fields at each point of the grid.
         point: Grid point where the step starts.
         size: Step in frames, negative backwards in time.
         controls: The mixture, None for one field alone.
@@ -42,40 +44,93 @@ class GridStep(NamedTuple):
     """
 
     tableau: Tableau
-    grid: Snapshot
+    grid: Sequence[Snapshot]
     point: int
     size: float
     controls: Tensor | None
     density: str | None
 
-    def __call__(self, z: Tensor, first: Evaluation | None = None) -> tuple[Tensor, Tensor | float]:
-        """The next `z` and the step's log-determinant; `first` is the first stage, if it is known already."""
-        stages = list(zip(self.tableau.nodes, self.tableau.weights, strict=True))
-        change: Tensor | float = 0.0
-        divergence: Tensor | float = 0.0
-        slope: Tensor | float = 0.0
-        trace: Tensor | float = 0.0
-        for node, weight in stages:
+    def __call__(self, z: Tensor, first: Evaluation | None = None) -> tuple[Tensor, Tensor | None]:
+        """The next `z` and the step's log-determinant, if wanted; `first` is the first stage, if already known."""
+        slopes: list[tuple[Tensor, float]] = []
+        traces: list[tuple[Tensor, float]] = []
+        slope: Tensor | None = None
+        for node, weight in zip(self.tableau.nodes, self.tableau.weights, strict=True):
             offset = round(self.tableau.resolution * node)
-            fields = self.grid.at(self.point + (offset if self.size > 0 else -offset))
-            y = z + self.size * node * slope if node else z
+            fields = self.grid[self.point + (offset if self.size > 0 else -offset)]
+            y = z if slope is None else torch.add(z, slope, alpha=self.size * node)
             if first is not None and not node:
-                slope, trace = first.velocity, first.divergence
+                slope = first.velocity
+                traces.append((first.divergence, self.size * weight))
             elif self.density == "trace" and weight:
                 slope, trace = fields.velocity_and_divergence(y, self.controls)
+                traces.append((trace, self.size * weight))
             else:
-                slope, trace = fields.velocity(y, self.controls), 0.0
-            change = change + weight * slope if weight else change
-            divergence = divergence + weight * trace if weight else divergence
-        moved = z + self.size * change
+                slope = fields.velocity(y, self.controls)
+            slopes.append((slope, self.size * weight))
+        moved = _plus(z, slopes)
         if self.density == "exact":
-            return moved, self.grid.at(self.point).log_det(z, self.controls, self.size)
-        return moved, self.size * divergence
+            return moved, self.grid[self.point].log_det(z, self.controls, self.size)
+        return moved, _plus(None, traces) if self.density == "trace" else None
 
-    def invert(self, z: Tensor, guess: Tensor, iterations: int) -> tuple[Tensor, Tensor | float]:
+    def invert(self, z: Tensor, guess: Tensor, iterations: int) -> tuple[Tensor, Tensor | None]:
         """The `x` that this step takes to `z`, by fixed-point iteration from `guess`, and its log-determinant."""
         x = guess
         bare = self._replace(density=None)
         for _ in range(iterations):
             x = x + (z - bare(x)[0])
-        return x, 0.0 if self.density is None else self(x)[1]
+        return x, None if self.density is None else self(x)[1]
+
+
+class Frame(NamedTuple):
+    """The substeps between two frames, forwards or inverted.
+
+    Attributes:
+        tableau: The method.
+        grid: The fields at each point of the grid.
+        point: Grid point of the frame that is left.
+        sign: 1 forwards in time, -1 backwards.
+        substeps: Number of steps.
+        controls: The mixture, None for one field alone.
+        density: `"trace"`, `"exact"` or None.
+    """
+
+    tableau: Tableau
+    grid: Sequence[Snapshot]
+    point: int
+    sign: int
+    substeps: int
+    controls: Tensor | None
+    density: str | None
+
+    def __call__(self, z: Tensor, record: bool, inverse: int) -> tuple[Tensor, Tensor | None, Evaluation | None]:
+        """The next frame, the log-determinant on the way, and the evaluation at the start if `record`.
+
+        With `inverse > 0` each step is undone by that many fixed-point iterations.
+        """
+        first = self.grid[self.point].evaluate(z, self.controls) if record else None
+        total: Tensor | None = None
+        for s in range(self.substeps):
+            here, size = self.point + self.sign * s * self.tableau.resolution, 1 / self.substeps
+            step = GridStep(self.tableau, self.grid, here, self.sign * size, self.controls, self.density)
+            known = first if s == 0 else None
+            if inverse:
+                guess, _ = step._replace(density=None)(z, known)
+                forward = step._replace(point=here - self.tableau.resolution, size=size)
+                z, change = forward.invert(z, guess, inverse)
+                change = None if change is None else -change
+            else:
+                z, change = step(z, known)
+            total = change if total is None or change is None else total + change
+        return z, total, first
+
+
+def _plus(start: Tensor | None, terms: list[tuple[Tensor, float]]) -> Tensor:
+    """`start`, or zero if None, plus the sum of tensors times factors."""
+    total = start
+    for term, factor in terms:
+        if factor and total is not None:
+            total = torch.add(total, term, alpha=factor)
+        elif factor:
+            total = term if factor == 1 else factor * term
+    return torch.zeros_like(terms[0][0]) if total is None else total

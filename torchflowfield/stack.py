@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
 from torchflowfield._checks import check_choice, check_context
-from torchflowfield.ridge import ACTIVATIONS, RidgeSnapshot
+from torchflowfield.activations import ACTIVATIONS
+from torchflowfield.ridge import RidgeSnapshot
 from torchflowfield.time import FourierTime
 
 Kind = Literal["potential", "rotational", "helmholtz"]
@@ -115,45 +116,52 @@ class RidgeStack(nn.Module):
     def at(self, t: Tensor, context: Tensor | None = None) -> RidgeSnapshot:
         """The fields at the times `t [*]`; a context `[*, C]` gives each sample its own shift."""
         check_context(self.owner, context, self.context_dim)
-        # Everything has the axes of t, so that a grid of times can be indexed whatever depends on time.
-        still = torch.zeros_like(t)[..., None, None]
-        shift = self.bias + still
-        shift_rate = amplitude_rate = torch.zeros_like(shift)
-        amplitude = None if self.amplitude is None else self.amplitude + still
-        if self.time is not None:
-            features, rates = self.time(t), self.time.derivative(t)
-            shift = shift + torch.einsum("...f,khf->...kh", features, self.bias_time)
-            shift_rate = torch.einsum("...f,khf->...kh", rates, self.bias_time)
-            if amplitude is not None:
-                amplitude = amplitude + torch.einsum("...f,khf->...kh", features, self.amplitude_time)
-                amplitude_rate = torch.einsum("...f,khf->...kh", rates, self.amplitude_time)
-        if context is not None:
-            shift = shift + torch.einsum("...c,khc->...kh", context, self.context_weight)
-        if self.convex and amplitude is not None:
-            amplitude_rate = torch.sigmoid(amplitude) * amplitude_rate
-            amplitude = F.softplus(amplitude)
-        norm2 = self.weight.square().sum(-1)
-        directions: list[Tensor] = []
-        scale: list[Tensor] = []
-        if amplitude is not None:
-            directions.append(self.weight)
-            scale.append(amplitude)
-        if self.cross is not None:
-            unit = F.normalize(self.weight, dim=-1)
-            directions.append(self.cross - (self.cross * unit).sum(-1, keepdim=True) * unit)
-            scale.append(torch.ones_like(shift_rate))
-        return RidgeSnapshot(
-            self.activation,
-            amplitude is not None,
-            self.weight,
-            norm2,
-            torch.stack(directions, 1) if len(directions) > 1 else directions[0][:, None],
-            shift,
-            shift_rate,
-            torch.stack(torch.broadcast_tensors(*scale), -2) if len(scale) > 1 else scale[0][..., None, :],
-            amplitude_rate,
-        )
+        shift, amplitude, shift_rate, amplitude_rate = self._timed(t)
+        return self._snapshot(self._with_context(shift, context), amplitude, shift_rate, amplitude_rate)
 
     def on_grid(self, times: Tensor, context: Tensor | None, batch_ndim: int) -> RidgeSnapshot:
-        """The fields at all points of a time grid `[N]`, to be picked by `RidgeSnapshot.at`."""
-        return self.at(times if context is None else times.view(-1, *[1] * batch_ndim), context)
+        """The fields at all points of a time grid `[N]`, to be picked from `RidgeSnapshot.unbind`."""
+        check_context(self.owner, context, self.context_dim)
+        shift, amplitude, shift_rate, amplitude_rate = self._timed(times)
+        if context is not None and self.time is not None:
+            shift = shift.view(-1, *[1] * batch_ndim, *self.bias.shape)
+        return self._snapshot(self._with_context(shift, context), amplitude, shift_rate, amplitude_rate)
+
+    def _timed(self, t: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """$b$, $c$ and their rates: `[*, K, H]`, or `[K, H]` and None for autonomous fields."""
+        shift: Tensor = self.bias
+        amplitude: Tensor | None = self.amplitude
+        shift_rate: Tensor | None = None
+        amplitude_rate: Tensor | None = None
+        if self.time is not None and self.bias_time is not None:
+            features, rates = self.time.with_derivative(t)
+            shift, shift_rate = _affine(features, rates, shift, self.bias_time)
+            if amplitude is not None and self.amplitude_time is not None:
+                amplitude, amplitude_rate = _affine(features, rates, amplitude, self.amplitude_time)
+        if self.convex and amplitude is not None:
+            if amplitude_rate is not None:
+                amplitude_rate = torch.sigmoid(amplitude) * amplitude_rate
+            amplitude = F.softplus(amplitude)
+        return shift, amplitude, shift_rate, amplitude_rate
+
+    def _with_context(self, shift: Tensor, context: Tensor | None) -> Tensor:
+        return shift if context is None else shift + torch.einsum("...c,khc->...kh", context, self.context_weight)
+
+    def _snapshot(
+        self, shift: Tensor, amplitude: Tensor | None, shift_rate: Tensor | None, amplitude_rate: Tensor | None
+    ) -> RidgeSnapshot:
+        norm2 = self.weight.square().sum(-1)
+        rotation = None
+        if self.cross is not None:
+            unit = F.normalize(self.weight, dim=-1)
+            rotation = self.cross - (self.cross * unit).sum(-1, keepdim=True) * unit
+        return RidgeSnapshot(
+            self.activation, self.weight, norm2, rotation, shift, amplitude, shift_rate, amplitude_rate
+        )
+
+
+def _affine(features: Tensor, rates: Tensor, still: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    """`still` plus `moving [K, H, F]` times the features `[*, F]`, and its rate in time; both `[*, K, H]`."""
+    weight = moving.flatten(0, 1)
+    value, rate = F.linear(features, weight), F.linear(rates, weight)
+    return still + value.unflatten(-1, still.shape), rate.unflatten(-1, still.shape)

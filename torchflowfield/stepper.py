@@ -1,61 +1,20 @@
 """Integration of a bank: frames of a path, its density, and what the losses need, computed once."""
 
+import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from torchflowfield._checks import check_choice
 from torchflowfield.adaptive import ADAPTIVE_METHODS, integrate
 from torchflowfield.bank import BoundField, FlowBank, Selection, Weights
+from torchflowfield.path import FlowPath, join_paths
 from torchflowfield.ridge import Evaluation
-from torchflowfield.rungekutta import TABLEAUS, GridStep
-
-
-class FlowPath(NamedTuple):
-    r"""A path through latent space at `T + 1` frames, with what the losses need of every step.
-
-    `F` is the number of fields recorded: K, or 1 where an int weight selected one field.
-
-    Attributes:
-        t: Times of the frames, `[T+1]`.
-        z: Latent vectors, `[T+1, *, D]`.
-        log_det: $\log|\det \partial z_t / \partial z_0|$, `[T+1, *]`; None with `density=None`.
-        weights: The coefficients of every step, `[T, *, num_controls]`.
-        field: The field that an int weight selected, else None.
-        active: Which gradients a step used, `[T, *, F]`.
-        time_derivative: $\partial u_k / \partial t$ at the start of every step, `[T, *, F]`.
-        gradient_norm2: $\|\nabla u_k\|^2$ there, `[T, *, F]`.
-        initial_norm2: $\|\nabla u_k(0, z_0)\|^2$, `[*, F]`.
-        kinetic: $\frac{1}{2} \|v\|^2$ of the mixture at the start of every step, `[T, *]`.
-
-    The last five are None for a path made with `record=False`.
-    """
-
-    t: Tensor
-    z: Tensor
-    log_det: Tensor | None
-    weights: Tensor
-    field: int | None = None
-    active: Tensor | None = None
-    time_derivative: Tensor | None = None
-    gradient_norm2: Tensor | None = None
-    initial_norm2: Tensor | None = None
-    kinetic: Tensor | None = None
-
-    def log_prob(self, log_prob0: Float[Tensor, "*batch"]) -> Float[Tensor, "frames *batch"]:
-        r"""$\log q_t(z_t) = \log q_0(z_0) - \log|\det \partial z_t / \partial z_0|$ at every frame.
-
-        Raises:
-            ValueError: If the path carries no density.
-        """
-        if self.log_det is None:
-            raise ValueError(
-                "FlowPath: this path carries no density. Make it by ODEStepper(density='trace' or 'exact')."
-            )
-        return log_prob0 - self.log_det
+from torchflowfield.rungekutta import TABLEAUS, Frame
 
 
 class ODEStepper(nn.Module):
@@ -70,7 +29,11 @@ class ODEStepper(nn.Module):
         substeps: Steps per frame of the fixed-step methods.
         density: `"trace"` integrates the divergence (continuous time); `"exact"` sums the log-determinants of the
             Euler map (`euler` only); None tracks no density.
-        compile: Compile the whole rollout with `fullgraph=True`; the first call for a number of steps takes a while.
+        compile: Compile the whole rollout with `fullgraph=True`, or with a mode of `torch.compile` if it is a string:
+            `"reduce-overhead"` adds CUDA graphs. The number of steps of the first call gets one graph; any other number
+            is composed of pieces of 32, 16, 8, 4, 2 and 1 steps, so that few graphs serve all lengths.
+        checkpoint: Keep only the frames for the backward pass and compute each step again there: less memory, more
+            time.
         inverse_iterations: Fixed-point iterations by which `reverse=True` inverts each forward step, so that a path
             forward and back returns to its start. They converge while a step's Lipschitz constant is below one.
             0 integrates backwards in time instead, as torchdiffeq does.
@@ -98,7 +61,8 @@ class ODEStepper(nn.Module):
         *,
         substeps: int = 1,
         density: str | None = "trace",
-        compile: bool = False,
+        compile: bool | str = False,
+        checkpoint: bool = False,
         inverse_iterations: int = 10,
         adjoint: bool = False,
         rtol: float = 1e-5,
@@ -118,13 +82,14 @@ class ODEStepper(nn.Module):
         if method in ADAPTIVE_METHODS and (compile or substeps > 1):
             raise ValueError(f"ODEStepper: compile and substeps are for {', '.join(TABLEAUS)}, got method={method!r}.")
         self.bank, self.method, self.substeps, self.density = bank, method, substeps, density
-        self.compile_rollout, self.inverse_iterations = compile, inverse_iterations
+        self.compile_rollout, self.checkpoint, self.inverse_iterations = compile, checkpoint, inverse_iterations
         self.adjoint, self.rtol, self.atol = adjoint, rtol, atol
         self._compiled: Callable[..., Any] | None = None
+        self._usual_steps: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled function cannot be copied or pickled; it is made anew when next needed.
-        return {**super().__getstate__(), "_compiled": None}
+        return {**super().__getstate__(), "_compiled": None, "_usual_steps": None}
 
     def extra_repr(self) -> str:
         """Settings, as `print` shows them."""
@@ -171,13 +136,33 @@ class ODEStepper(nn.Module):
         batch = z0.shape[:-1]
         given = given.expand(steps, *batch, self.bank.num_controls)
         controls = controls.expand(steps, *batch, *controls.shape[-2:])
+        # At time 0 the first step's gradients are those of the initial condition.
+        at_zero = isinstance(start, int | float) and start == 0 and steps > 0 and not reverse
+        options = (context, selection, reverse, record, at_zero)
         start_time = torch.as_tensor(start, dtype=z0.dtype, device=z0.device)
-        arguments = (z0, given, controls, start_time, context, selection, reverse, record)
         if not self.compile_rollout or torch.compiler.is_compiling():
-            return self._rollout(*arguments)
+            return self._rollout(z0, given, controls, start_time, *options)
+        return self._compiled_rollout(z0, given, controls, start_time, options)
+
+    def _compiled_rollout(
+        self, z: Tensor, weights: Tensor, controls: Tensor, start: Tensor, options: tuple[Any, ...]
+    ) -> FlowPath:
+        """The rollout in pieces whose lengths come from a short list, so that few graphs serve all lengths."""
         if self._compiled is None:
-            self._compiled = torch.compile(self._rollout, fullgraph=True)
-        return self._compiled(*arguments)
+            mode = self.compile_rollout if isinstance(self.compile_rollout, str) else None
+            self._compiled = torch.compile(self._rollout, fullgraph=True, mode=mode, **_compile_options())
+        steps, reverse = len(weights), options[2]
+        self._usual_steps = self._usual_steps or steps
+        done, paths = 0, []
+        for length in [steps] if steps == self._usual_steps else pieces(steps):
+            first = steps - done - length if reverse else done
+            acting = slice(first, first + length)
+            # Only the first piece forwards begins at time 0.
+            here = (*options[:-1], options[-1] and not done)
+            path = self._compiled(z, weights[acting], controls[acting], start + first, *here)
+            z, done = path.z[-1], done + length
+            paths.append(path)
+        return join_paths(paths, reverse)
 
     def _rollout(
         self,
@@ -189,40 +174,40 @@ class ODEStepper(nn.Module):
         selection: Selection | None,
         reverse: bool,
         record: bool,
+        at_zero: bool,
     ) -> FlowPath:
-        steps = weights.shape[0]
-        adaptive = self.method in ADAPTIVE_METHODS
+        steps, adaptive = weights.shape[0], self.method in ADAPTIVE_METHODS
         tableau = TABLEAUS["euler" if adaptive else self.method]
         substeps = 1 if adaptive else self.substeps
-        points, size = tableau.resolution * substeps, 1 / substeps
+        points = tableau.resolution * substeps
         # Everything that depends on time alone is computed once, for the whole grid.
         times = start + torch.arange(steps * points + 1, dtype=z.dtype, device=z.device) / points
         grid = self.bank.stack.on_grid(times, context, z.ndim - 1)
         if selection is not None:
             grid = grid.select(*selection)
+        if not record or reverse or substeps * len(tableau.nodes) > 1:
+            grid = grid.folded()
+        instants = grid.unbind(len(times))
+        mixtures = controls.unbind(0) if selection is None else [None] * steps
 
         log_det = z.new_zeros(z.shape[:-1])
         frames, log_dets = [z], [log_det]
         records: list[Evaluation] = []
         for n in reversed(range(steps)) if reverse else range(steps):
-            mixture = controls[n] if selection is None else None
             index, sign = (points * (n + 1), -1) if reverse else (points * n, 1)
-            first = grid.at(index).evaluate(z, mixture) if record else None
+            if adaptive:
+                first = instants[index].evaluate(z, mixtures[n]) if record else None
+                z, change = self._integrate(z, times[index], times[index + sign], selection or weights[n], context)
+            else:
+                frame = Frame(tableau, instants, index, sign, substeps, mixtures[n], self.density)
+                inverse = self.inverse_iterations if reverse else 0
+                if self.checkpoint and torch.is_grad_enabled():
+                    z, change, first = checkpoint(frame, z, record, inverse, use_reentrant=False)
+                else:
+                    z, change, first = frame(z, record, inverse)
             if first is not None:
                 records.append(first)
-            if adaptive:
-                z, change = self._integrate(z, times[index], times[index + sign], selection or weights[n], context)
-                log_det = log_det + change
-            for s in range(0 if adaptive else substeps):
-                here = index + sign * s * tableau.resolution
-                step = GridStep(tableau, grid, here, sign * size, mixture, self.density)
-                if reverse and self.inverse_iterations:
-                    guess, _ = step._replace(density=None)(z, first if s == 0 else None)
-                    forward = step._replace(point=here - tableau.resolution, size=size)
-                    z, change = forward.invert(z, guess, self.inverse_iterations)
-                    change = -change
-                else:
-                    z, change = step(z, first if s == 0 else None)
+            if change is not None:
                 log_det = log_det + change
             frames.append(z)
             log_dets.append(log_det)
@@ -237,22 +222,25 @@ class ODEStepper(nn.Module):
         )
         if not record:
             return path
-        origin = self.bank.stack.at(torch.zeros_like(start), context)
-        if selection is not None:
-            origin = origin.select(*selection)
         parts = controls if selection is None else controls[..., selection.field : selection.field + 1, :]
         active = (parts.flip(0) if reverse else parts)[..., 0] != 0
         return path._replace(
             active=active,
             time_derivative=_stack([r.time_derivative for r in records], active, z),
             gradient_norm2=_stack([r.gradient_norm2 for r in records], active, z),
-            initial_norm2=origin.evaluate(frames[-1 if reverse else 0], None).gradient_norm2,
-            kinetic=_stack([0.5 * r.velocity.square().sum(-1) for r in records], active[..., 0], z),
+            initial_norm2=records[0].gradient_norm2
+            if at_zero
+            else self._initial_norm2(frames[-1 if reverse else 0], start, context, selection),
+            kinetic=0.5 * _stack([r.velocity for r in records], z.expand(steps, *z.shape), z).square().sum(-1),
         )
+
+    def _initial_norm2(self, z: Tensor, start: Tensor, context: Tensor | None, selection: Selection | None) -> Tensor:
+        origin = self.bank.stack.at(torch.zeros_like(start), context)
+        return (origin if selection is None else origin.select(*selection)).gradient_norm2(z)
 
     def _integrate(
         self, z: Tensor, begin: Tensor, end: Tensor, weights: Tensor | Selection, context: Tensor | None
-    ) -> tuple[Tensor, Tensor | float]:
+    ) -> tuple[Tensor, Tensor | None]:
         inputs = [x for x in (weights, context) if isinstance(x, Tensor)]
         return integrate(
             BoundField(self.bank, weights),
@@ -271,3 +259,14 @@ class ODEStepper(nn.Module):
 def _stack(values: list[Tensor], like: Tensor, z: Tensor) -> Tensor:
     """Stack over time; a path of no steps gives an empty tensor."""
     return torch.stack(values) if values else z.new_zeros(like.shape)
+
+
+def pieces(steps: int) -> list[int]:
+    """`steps` as a sum of powers of two, at most 32 each, the largest first."""
+    lengths = [32] * (steps // 32) + [2**n for n in reversed(range(5)) if steps % 32 & 2**n]
+    return lengths or [0]
+
+
+def _compile_options() -> dict[str, Any]:
+    # Lengths, recording and direction each have their graph; PyTorch's own limit of 8 is for accidents.
+    return {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}

@@ -47,5 +47,12 @@ class FourierTime(nn.Module):
 
     def derivative(self, t: Float[Tensor, "*time"]) -> Float[Tensor, "*time features"]:
         """Derivative of every feature with respect to time, per frame."""
+        return self.with_derivative(t)[1]
+
+    def with_derivative(
+        self, t: Float[Tensor, "*time"]
+    ) -> tuple[Float[Tensor, "*time features"], Float[Tensor, "*time features"]]:
+        """Features and their derivatives, which share the sines and cosines."""
         phase = t[..., None] * self.omega
-        return torch.cat((self.omega * phase.cos(), -self.omega * phase.sin()), dim=-1)
+        sin, cos = phase.sin(), phase.cos()
+        return torch.cat((sin, cos), dim=-1), torch.cat((self.omega * cos, -self.omega * sin), dim=-1)

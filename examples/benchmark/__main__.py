@@ -1,0 +1,85 @@
+r"""Speed of torchflowfield against the alternatives, all in one process and in turn.
+
+    python examples/benchmark --quick                      # a minute
+    python examples/benchmark --output runs/benchmark      # everything
+    python examples/benchmark --only train rollout         # some of it; results are added to the same file
+    python examples/benchmark --device cuda
+
+Results go to `benchmark.json`, from which `benchmark.md` and the plots are written. A part that is there already is not
+measured again, so that a run can be cut into pieces; `--fresh` starts over.
+"""
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+# Inductor's pool of compiler processes would share the cores with what is timed.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+import sections
+import torch
+from report import write
+from timing import Clock, keep_freed_memory, machine
+
+WIDE, NARROW = ([(128 if d < 256 else 32, d, h or d) for d in (16, 32, 64, 128, 256, 512)] for h in (0, 32))
+SCALING = {"B": [128, 256, 512, 1024], "K": [2, 4, 8, 16], "H": [128, 256, 512, 1024], "T": [2, 4, 8, 16]}
+PRESETS = ["supervised", "unsupervised_single"]
+
+
+def parts(quick: bool) -> list[tuple[str, str, list]]:
+    """Section, label and arguments of everything that is measured."""
+    sizes = sections.SIZES[1:2] if quick else sections.SIZES
+    listed = [
+        (name, str(size), [size, not quick])
+        for name in ("train", "unsupervised", "rollout", "density")
+        for size in sizes
+    ]
+    widths = [(32, 64, 64), (32, 64, 16)] if quick else [*WIDE, *NARROW]
+    listed += [("determinant", str(size), [size, not quick]) for size in dict.fromkeys(widths)]
+    if not quick:
+        listed += [("scaling", axis, [axis, values]) for axis, values in SCALING.items()]
+        listed += [("memory", str(steps), [steps]) for steps in (2, 8, 32, 128)]
+        listed += [("mnist", preset, [preset]) for preset in PRESETS]
+    return listed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--rounds", type=int, default=9, help="timed calls of every contender, at least 9 to report")
+    parser.add_argument("--only", nargs="*", help="sections: train, unsupervised, rollout, density, determinant, …")
+    parser.add_argument("--match", default="", help="only parts whose label contains this, for instance '324'")
+    parser.add_argument("--quick", action="store_true", help="one size, no slow contenders")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
+    parser.add_argument("--tf32", action="store_true", help="TF32 products on a GPU")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("benchmark: no GPU here, nothing measured.")
+    torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
+    keep_freed_memory()
+    warnings.filterwarnings("ignore")
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    file = options.output / "benchmark.json"
+    results = json.loads(file.read_text()) if file.exists() and not options.fresh else {}
+    results.setdefault("machine", machine(options.device))
+    clock = Clock(options.device, options.rounds)
+    for section, label, arguments in parts(options.quick):
+        wanted = not options.only or section in options.only
+        if not wanted or options.match not in label or label in results.get(section, {}):
+            continue
+        print(f"{section} {label}", flush=True)
+        results.setdefault(section, {})[label] = getattr(sections, section)(clock, *arguments)
+        file.write_text(json.dumps(results, indent=1, ensure_ascii=False))
+    write(results, options.output)
+    print((options.output / "benchmark.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Markdown tables and plots of the results."""
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from torchflowfield.viz import COLORS
+
+TITLES = {
+    "train": "One training step (B, D, K): forward and backward, Hamilton–Jacobi residual and divergence",
+    "unsupervised": "Unsupervised training step (B, D, K): Helmholtz fields, two steps of a schedule, its divergence",
+    "rollout": "Rollout of 16 steps without gradient (B, D, K)",
+    "density": "Log-density of a path of four frames (B, D, K)",
+    "determinant": "Exact log-determinant (B, D, H)",
+    "scaling": "Training rollouts while one size grows",
+    "memory": "Training rollouts of T frames: memory and time",
+    "mnist": "A training step of the MNIST quick presets, on random frames",
+}
+INKS = {"light": ("#222222", "#9a9a9a"), "dark": ("#e4e4e4", "#757b86")}
+
+
+def _range(values: list[float]) -> str:
+    digits = [f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in values]
+    return f"{digits[0]} [{digits[1]}–{digits[2]}]"
+
+
+def table(part: dict) -> list[str]:
+    """Rows of one part."""
+    lines = ["| contender | ms, median [min–max] | ratio, pair by pair | peak MiB | rounds |", "|---|---|---|---|---|"]
+    for name, row in part["rows"].items():
+        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.2f}"
+        lines.append(f"| {name} | {_range(row['ms'])} | {_range(row['ratio'])} | {peak} | {row['rounds']} |")
+    return lines
+
+
+def write(results: dict, folder: Path) -> None:
+    """Write `benchmark.md` and the plots."""
+    lines = ["# Benchmark", ""]
+    lines += [
+        f"- {key}: {value:.4g}" if isinstance(value, float) else f"- {key}: {value}"
+        for key, value in results["machine"].items()
+    ]
+    for section, title in TITLES.items():
+        if section not in results:
+            continue
+        lines += ["", f"## {title}"]
+        for label, part in results[section].items():
+            facts = [
+                f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in part.items() if k != "rows" and v
+            ]
+            lines += ["", f"### {label}", "", *([", ".join(facts), ""] if facts else []), *table(part)]
+    (folder / "benchmark.md").write_text("\n".join(lines) + "\n")
+    for mode, (ink, faint) in INKS.items():
+        settings = {
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": faint,
+            "legend.frameon": False,
+            "svg.hashsalt": "torchflowfield",
+            **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), ink),
+        }
+        with matplotlib.rc_context(settings):
+            if "train" in results:
+                _save(_training(results["train"], ink), folder / f"training-step-{mode}.svg")
+            if "scaling" in results and "memory" in results:
+                _save(_growth(results), folder / f"scaling-{mode}.svg")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, transparent=True, metadata={"Date": None})
+
+
+def _training(parts: dict, ink: str) -> Figure:
+    """Time of each contender relative to the six products, one group per size."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    names = [n for n in dict.fromkeys(n for p in parts.values() for n in p["rows"]) if n != "six products"]
+    for i, name in enumerate(names):
+        at = [(x, p["rows"][name]["ratio"]) for x, p in enumerate(parts.values()) if name in p["rows"]]
+        x = [a + (i - len(names) / 2 + 0.5) * 0.8 / len(names) for a, _ in at]
+        middle = [r[0] for _, r in at]
+        error = [[r[0] - r[1] for _, r in at], [r[2] - r[0] for _, r in at]]
+        axes.bar(
+            x,
+            middle,
+            0.8 / len(names),
+            yerr=error,
+            color=COLORS[i % len(COLORS)],
+            label=name,
+            error_kw={"elinewidth": 0.8, "ecolor": ink},
+        )
+    axes.axhline(1, color=ink, linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(parts)), [label.strip("()") for label in parts])
+    axes.set_xlabel("B, D, K")
+    axes.set_ylabel("time / six products")
+    axes.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def _growth(results: dict) -> Figure:
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for color, (axis, part) in zip(COLORS, results["scaling"].items(), strict=False):
+        values = [float(v) for v in part["rows"]]
+        times = [r["ms"][0] for r in part["rows"].values()]
+        left.loglog(
+            [v / values[0] for v in values],
+            [t / times[0] for t in times],
+            "o-",
+            color=color,
+            label=f"{axis} from {values[0]:.0f}: exponent {part['exponent']:.2f}",
+        )
+    left.loglog([1, 8], [1, 8], ":", color="grey", label="linear")
+    left.set_xlabel("size, relative to the smallest")
+    left.set_ylabel("time, relative")
+    left.legend(fontsize=7)
+    steps = list(results["memory"])
+    for color, name in zip(COLORS, results["memory"][steps[0]]["rows"], strict=False):
+        right.loglog(
+            [int(s) for s in steps],
+            [results["memory"][s]["rows"][name]["peak_mib"] for s in steps],
+            "o-",
+            color=color,
+            label=name,
+        )
+    right.set_xlabel("frames T")
+    right.set_ylabel("peak memory, MiB")
+    right.legend(fontsize=7)
+    return figure

@@ -1,0 +1,368 @@
+"""What is measured: each section returns rows that `report` prints."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch._inductor.config
+import torchdiffeq
+from contenders import Case, check_agreement
+from timing import Clock
+from torch import Tensor, nn
+
+from torchflowfield import (
+    DynamicOTLoss,
+    FlowBank,
+    ODEStepper,
+    SpikeSlabPosterior,
+    SpikeSlabPrior,
+)
+
+SIZES = [(128, 324, 3), (128, 64, 3), (128, 226, 5), (512, 32, 8), (4096, 16, 3), (1, 16, 3)]
+
+
+def compiled(function: Callable, device: str, **options: Any) -> Callable:
+    """`torch.compile` without the graphs of other sizes."""
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, **options)
+
+
+def train(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
+    """One mixed-field step forward and backward with Hamilton–Jacobi residual and divergence."""
+    case = Case(size, clock.device)
+    begin = time.perf_counter()
+    ours = compiled(case.ours, clock.device)
+    # Without the cache on disk, which a second run would find filled.
+    with torch._inductor.config.patch(force_disable_caches=True):
+        case.step(ours)()
+    seconds = time.perf_counter() - begin
+    contenders = {
+        "six products": case.products(False),
+        "six products, φ and φ′": case.products(True),
+        "torchflowfield, eager": case.step(case.ours),
+        "torchflowfield, compiled": case.step(ours),
+        "nested autograd, one probe": case.step(case.nested(False)),
+        "torch.func, one probe": case.step(case.functional(False)),
+    }
+    if clock.device == "cuda":
+        graphs = torch.compile(case.ours, fullgraph=True, mode="reduce-overhead")
+        contenders["torchflowfield, CUDA graphs"] = case.step(graphs)
+    if slow:
+        contenders["nested autograd, exact"] = case.step(case.nested(True))
+        if case.B * case.D * case.D * case.K <= 1 << 22:
+            contenders["torch.func, exact"] = case.step(case.functional(True))
+    rows = clock.compare(contenders, "six products")
+    arithmetic = 6 * 2 * case.B * case.D * case.D * case.K
+    traffic = 4 * 6 * case.K * (2 * case.B * case.D + case.D * case.D)
+    eager, whole = case.ours(case.z, case.g).item(), ours(case.z, case.g).item()
+    return {
+        "rows": rows,
+        "compile_s": seconds,
+        "gflop": arithmetic / 1e9,
+        "flop_per_byte": arithmetic / traffic,
+        "difference_to_nested": check_agreement(case) if slow else None,
+        "difference_of_compiled": abs(eager - whole) / abs(eager),
+    }
+
+
+def unsupervised(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 2) -> dict:
+    """Helmholtz fields on a spike-and-slab schedule with its divergence from the prior, forward and backward."""
+    case = Case(size, clock.device, "helmholtz")
+    posterior = SpikeSlabPosterior(64, case.K, slab=torch.distributions.Laplace).to(clock.device)
+    prior = SpikeSlabPrior(case.K, slab=torch.distributions.Laplace(1.0, 0.1)).to(clock.device)
+    features = torch.randn(steps, case.B, 64, device=clock.device)
+    transport = DynamicOTLoss()
+    case.parameters += posterior.parameters()
+
+    def objective(roll: Callable) -> Callable[[Tensor, Tensor], Tensor]:
+        def loss(z: Tensor, g: Tensor) -> Tensor:
+            torch.manual_seed(0)
+            draw = posterior(features, 0.5)
+            kl = prior.kl(draw)
+            return roll(z, draw.weights) + (kl.spike + kl.slab).sum(0).mean()
+
+        return loss
+
+    def ours(z: Tensor, weights: Tensor) -> Tensor:
+        path = case.stepper(z, weights, steps=steps)
+        return path.z[-1].square().mean() + transport(path).total + path.log_det[-1].mean()
+
+    def nested(exact: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        def roll(z: Tensor, weights: Tensor) -> Tensor:
+            stack, log_det, residual = case.bank.stack, 0.0, 0.0
+            z = z.detach().requires_grad_()
+            for n in range(steps):
+                t = z.new_full((len(z),), float(n)).requires_grad_()
+                velocity, trace = 0.0, 0.0
+                for k in range(case.K):
+                    u = case._potential(k, t, z).sum()
+                    rate, gradient = torch.autograd.grad(u, (t, z), create_graph=True)
+                    unit = nn.functional.normalize(stack.weight[k], dim=-1)
+                    across = stack.cross[k] - (stack.cross[k] * unit).sum(-1, keepdim=True) * unit
+                    shift = stack.bias[k] + stack.time(t) @ stack.bias_time[k].T
+                    field = gradient + torch.tanh(z @ stack.weight[k].T + shift) @ across
+                    g = weights[n, :, k]
+                    if exact:
+                        rows = [
+                            torch.autograd.grad(field[:, d].sum(), z, create_graph=True)[0][:, d] for d in range(case.D)
+                        ]
+                        trace = trace + g * sum(rows)
+                    else:
+                        probe = torch.randint_like(z, 2) * 2 - 1
+                        product = torch.autograd.grad(field, z, probe, create_graph=True)[0]
+                        trace = trace + g * (product * probe).sum(-1)
+                    velocity = velocity + g[:, None] * field
+                    residual = residual + (rate + 0.5 * gradient.square().sum(-1)).square().mean()
+                z, log_det = z + velocity, log_det + trace
+            return z.square().mean() + residual / (case.K * steps) + log_det.mean()
+
+        return roll
+
+    contenders = {
+        "torchflowfield, eager": case.step(objective(ours)),
+        "torchflowfield, compiled rollout": case.step(objective(compiled(ours, clock.device))),
+        "nested autograd, one probe": case.step(objective(nested(False))),
+    }
+    if slow:
+        contenders["nested autograd, exact traces"] = case.step(objective(nested(True)))
+    return {"rows": clock.compare(contenders, "torchflowfield, eager"), "steps": steps}
+
+
+def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 16) -> dict:
+    """16 steps without gradient, mixed Helmholtz fields, velocity alone."""
+    case = Case(size, clock.device, "helmholtz")
+    field, times = case.bank.bind(case.g), torch.arange(steps + 1.0, device=clock.device)
+    eager = {m: ODEStepper(case.bank, m, density=None) for m in ("euler", "rk4")}
+    torch._dynamo.reset()
+    whole = {m: ODEStepper(case.bank, m, density=None, compile=True) for m in ("euler", "rk4")}
+
+    def naive(t: Tensor, z: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            total = 0.0
+            for k in range(case.K):
+                u = case._potential(k, t.expand(len(z)), z).sum()
+                total = total + case.g[:, k : k + 1] * torch.autograd.grad(u, z)[0]
+        return total.detach()
+
+    def frozen(call: Callable[[], object]) -> Callable[[], object]:
+        def run() -> object:
+            with torch.no_grad():
+                return call()
+
+        return run
+
+    def ours(stepper: ODEStepper) -> Callable[[], object]:
+        return frozen(lambda: stepper(case.z, case.g, steps=steps, record=False).z)
+
+    def solve(method: str, **options: Any) -> Callable[[], object]:
+        return frozen(lambda: torchdiffeq.odeint(field, case.z, times, method=method, **options))
+
+    contenders = {
+        "torchflowfield euler, eager": ours(eager["euler"]),
+        "torchflowfield euler, compiled": ours(whole["euler"]),
+        "torchdiffeq euler": solve("euler"),
+        "torchflowfield rk4, eager": ours(eager["rk4"]),
+        "torchflowfield rk4, compiled": ours(whole["rk4"]),
+        "torchdiffeq rk4 (3/8 rule)": solve("rk4"),
+        "torchdiffeq dopri5": solve("dopri5", rtol=1e-5, atol=1e-6),
+        "torchdiffeq euler, gradients alone by autograd": frozen(
+            lambda: torchdiffeq.odeint(naive, case.z, times, method="euler")
+        ),
+    }
+    notes = []
+    for name, add in (("torchode", _torchode), ("torchdyn", _torchdyn)):
+        try:
+            contenders[f"{name} {'dopri5' if name == 'torchode' else 'euler'}"] = frozen(add(field, case.z, times))
+        except ImportError:
+            notes.append(f"{name} is not installed")
+    one, other = contenders["torchflowfield euler, eager"](), contenders["torchdiffeq euler"]()
+    fused = contenders["torchflowfield euler, compiled"]()
+    return {
+        "rows": clock.compare(contenders, "torchflowfield euler, eager"),
+        "difference_to_torchdiffeq": ((one - other).norm() / other.norm()).item(),
+        "difference_of_compiled": ((one - fused).norm() / other.norm()).item(),
+        "notes": notes,
+    }
+
+
+def _torchode(field: nn.Module, z: Tensor, times: Tensor) -> Callable[[], object]:
+    import torchode
+
+    def batched(t: Tensor, y: Tensor) -> Tensor:
+        return field(t, y)
+
+    term = torchode.ODETerm(batched)
+    solver = torchode.AutoDiffAdjoint(
+        torchode.Dopri5(term=term), torchode.IntegralController(atol=1e-6, rtol=1e-5, term=term)
+    )
+    problem = torchode.InitialValueProblem(y0=z, t_eval=times.expand(len(z), -1))
+    return lambda: solver.solve(problem).ys
+
+
+def _torchdyn(field: nn.Module, z: Tensor, times: Tensor) -> Callable[[], object]:
+    from torchdyn.numerics import odeint
+
+    return lambda: odeint(lambda t, y: field(t, y), z, times, solver="euler")
+
+
+def density(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 4) -> dict:
+    """Log-density along a path of 4 frames, mixed Helmholtz fields, without gradient of the parameters."""
+    from zuko.transforms import FreeFormJacobianTransform
+
+    case = Case(size, clock.device, "helmholtz")
+    field, times = case.bank.bind(case.g), torch.arange(steps + 1.0, device=clock.device)
+    torch._dynamo.reset()
+    steppers = {
+        "torchflowfield rk4, trace, eager": ODEStepper(case.bank, "rk4"),
+        "torchflowfield rk4, trace, compiled": ODEStepper(case.bank, "rk4", compile=True),
+        "torchflowfield dopri5, trace": ODEStepper(case.bank, "dopri5"),
+    }
+    if case.D <= 64:
+        steppers["torchflowfield euler, exact determinant"] = ODEStepper(case.bank, density="exact")
+
+    def ours(stepper: ODEStepper) -> Callable[[], object]:
+        def run() -> object:
+            with torch.no_grad():
+                return stepper(case.z, case.g, steps=steps, record=False).log_det
+
+        return run
+
+    def augmented(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return field(t, state[0]), field.divergence(t, state[0])
+
+    def by_torchdiffeq() -> object:
+        with torch.no_grad():
+            return torchdiffeq.odeint(augmented, (case.z, case.z.new_zeros(case.B)), times, method="rk4")
+
+    def by_zuko(exact: bool) -> Callable[[], object]:
+        transform = FreeFormJacobianTransform(field, t1=float(steps), exact=exact)
+
+        def run() -> object:
+            with torch.no_grad():
+                return transform.call_and_ladj(case.z)
+
+        return run
+
+    contenders = {name: ours(stepper) for name, stepper in steppers.items()}
+    contenders["torchdiffeq rk4, our divergence in the state"] = by_torchdiffeq
+    contenders["zuko, Hutchinson trace, adaptive"] = by_zuko(False)
+    if slow or case.D <= 64:
+        contenders["zuko, exact trace, adaptive"] = by_zuko(True)
+    return {"rows": clock.compare(contenders, "torchflowfield rk4, trace, eager"), "steps": steps}
+
+
+def determinant(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
+    """Exact log-determinant of one potential field's Euler map; `size` is (B, D, H)."""
+    batch, dim, width = size
+    torch.manual_seed(0)
+    bank = FlowBank(1, dim, width=width, kind="potential").to(clock.device)
+    z, field = torch.randn(batch, dim, device=clock.device), bank[0]
+    weight, bias, amplitude = (x[0].detach() for x in (bank.stack.weight, bank.stack.bias, bank.stack.amplitude))
+
+    def velocity(y: Tensor) -> Tensor:
+        return (amplitude * torch.tanh(weight @ y + bias)) @ weight
+
+    identity = torch.eye(dim, device=clock.device)
+
+    def dense() -> object:
+        with torch.no_grad():
+            jacobians = torch.func.vmap(torch.func.jacrev(velocity))(z)
+            return torch.linalg.slogdet(identity + jacobians).logabsdet
+
+    def ours() -> object:
+        with torch.no_grad():
+            return field.log_det(0.0, z)
+
+    rows = clock.compare({"torchflowfield": ours, "vmap(jacrev) and slogdet": dense}, "torchflowfield")
+    return {"rows": rows}
+
+
+def scaling(clock: Clock, axis: str, values: list[int]) -> dict:
+    """Training rollouts while one of B, K, H, T grows; the exponent is fitted by least squares in the logarithms."""
+    calls = {}
+    for value in values:
+        at = {"B": 256, "K": 4, "H": 256, "T": 4} | {axis: value}
+        bank = FlowBank(at["K"], 256, width=at["H"], kind="potential").to(clock.device)
+        z, g = torch.randn(at["B"], 256, device=clock.device), torch.rand(at["B"], at["K"], device=clock.device)
+        stepper, transport, parameters = ODEStepper(bank), DynamicOTLoss(), list(bank.parameters())
+
+        def run(stepper=stepper, transport=transport, parameters=parameters, z=z, g=g, steps=at["T"]) -> None:
+            path = stepper(z, g, steps=steps)
+            torch.autograd.grad(path.z[-1].square().mean() + transport(path).total, parameters)
+
+        calls[str(value)] = run
+    rows = clock.compare(calls, str(values[0]), memory=False)
+    x, y = [math.log(v) for v in values], [math.log(rows[str(v)]["ms"][0]) for v in values]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+    return {"rows": rows, "exponent": slope}
+
+
+def memory(clock: Clock, steps: int) -> dict:
+    """Peak memory and time of a training rollout of `steps` frames: plain, checkpointed, adjoint."""
+    torch.manual_seed(0)
+    bank = FlowBank(3, 64, width=128).to(clock.device)
+    z, g = torch.randn(256, 64, device=clock.device), torch.rand(256, 3, device=clock.device)
+    steppers = {
+        "euler": ODEStepper(bank),
+        "euler, checkpoint": ODEStepper(bank, checkpoint=True),
+        "dopri5": ODEStepper(bank, "dopri5"),
+        "dopri5, adjoint": ODEStepper(bank, "dopri5", adjoint=True),
+    }
+    parameters = list(bank.parameters())
+
+    def run(stepper: ODEStepper) -> Callable[[], object]:
+        def step() -> object:
+            path = stepper(z, g, steps=steps, record=False)
+            loss = path.z[-1].square().mean() + path.log_det[-1].mean()
+            return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+        return step
+
+    return {"rows": clock.compare({name: run(s) for name, s in steppers.items()}, "euler")}
+
+
+def mnist(clock: Clock, preset: str) -> dict:
+    """Share of a training step of an MNIST preset that is spent outside encoder and decoder, on random frames."""
+    import sys
+    from pathlib import Path
+
+    import yaml
+
+    examples = Path(__file__).parent.parent
+    sys.path.insert(0, str(examples))
+    from flowvae import model as models
+
+    settings = yaml.safe_load((examples / "configs" / "mnist" / f"{preset}.yaml").read_text())
+    torch.manual_seed(0)
+    name = settings["model"]["class_path"].rsplit(".", 1)[1]
+    model = getattr(models, name)(**settings["model"]["init_args"]).to(clock.device).train()
+    model.log = model.log_dict = lambda *args, **kwargs: None
+    batch, steps = settings["data"]["batch_size"], settings["data"]["steps"]
+    frames = torch.rand(batch, steps + 1, 3, 28, 28, device=clock.device)
+    weights = nn.functional.one_hot(torch.randint(3, (batch, steps), device=clock.device), 3).float()
+    decoded = model.hparams.decoded
+    first, z = frames.transpose(0, 1)[0], torch.randn(decoded, batch, model.hparams.latent, device=clock.device)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+
+    def whole() -> None:
+        optimizer.zero_grad()
+        model.training_step({"frames": frames, "weights": weights}, 0).backward()
+        optimizer.step()
+
+    def networks() -> None:
+        optimizer.zero_grad()
+        mean, std = model.encode(first)
+        logits = model.decode(z.detach().requires_grad_())
+        loss = mean.sum() + std.sum() + logits.square().sum()
+        if hasattr(model, "pair_network"):
+            # The encoder of pairs of frames, from which spikes and slabs are inferred.
+            loss = loss + models.pair_features(model.pair_network, 3 * frames.transpose(0, 1)).sum()
+        loss.backward()
+        optimizer.step()
+
+    rows = clock.compare({"training step": whole, "encoder, decoder and optimizer": networks}, "training step")
+    return {"rows": rows, "share_outside": 1 - rows["encoder, decoder and optimizer"]["ratio"][0]}

@@ -1,0 +1,128 @@
+"""Interleaved timing, peak memory, and what the machine can do at best."""
+
+import ctypes
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+class Clock:
+    """Times contenders on one device, all of them in turn in every round.
+
+    Args:
+        device: `"cpu"` or `"cuda"`; on a GPU, CUDA events time what the device did.
+        rounds: Timed calls of every contender.
+        patience: Seconds of one call beyond which a contender gets three rounds only, and says so.
+    """
+
+    def __init__(self, device: str, rounds: int, patience: float = 5.0) -> None:
+        self.device, self.rounds, self.patience = device, rounds, patience
+
+    def once(self, call: Callable[[], object], repeats: int) -> float:
+        """Seconds of one call, averaged over `repeats` calls in a row."""
+        if self.device == "cuda":
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            for _ in range(repeats):
+                call()
+            end.record()
+            torch.cuda.synchronize()
+            return begin.elapsed_time(end) / 1e3 / repeats
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return (time.perf_counter() - begin) / repeats
+
+    def compare(self, contenders: dict[str, Callable[[], object]], reference: str, memory: bool = True) -> dict:
+        """Medians, ranges, and ratios to `reference` taken pair by pair within each round."""
+        repeats, rounds, peaks = {}, {}, {}
+        for name, call in contenders.items():
+            peaks[name] = self.peak_memory(call) if memory else None  # the first warm-up call
+            seconds = self.once(call, 1)
+            seconds = min(self.once(call, 1) for _ in range(3)) if seconds < 0.3 else seconds
+            # Short calls are timed in groups, so that the clock and the interpreter's noise do not count.
+            repeats[name] = max(1, min(500, round(1e-2 / max(seconds, 1e-6))))
+            rounds[name] = self.rounds if seconds < self.patience else min(3, self.rounds)
+        times: dict[str, list[float]] = {name: [] for name in contenders}
+        gc.collect()
+        gc.disable()
+        try:
+            for turn in range(self.rounds):
+                for name, call in contenders.items():
+                    if turn < rounds[name]:
+                        if repeats[name] > 1:
+                            call()  # brings code and data back into the caches that the contender before has filled
+                        times[name].append(self.once(call, repeats[name]))
+        finally:
+            gc.enable()
+        return {
+            name: {
+                "ms": [1e3 * f(taken) for f in (statistics.median, min, max)],
+                "ratio": _spread([a / b for a, b in zip(taken, times[reference], strict=False)]),
+                "rounds": len(taken),
+                "peak_mib": peaks[name],
+            }
+            for name, taken in times.items()
+        }
+
+    def peak_memory(self, call: Callable[[], object]) -> float:
+        """Largest amount of tensor memory in MiB that a call holds beyond what was there before."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            call()
+            return (torch.cuda.max_memory_allocated() - before) / 2**20
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+            call()
+        events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+        held = peak = 0
+        for event in sorted(events, key=lambda e: e.start_ns()):
+            held += event.nbytes()
+            peak = max(peak, held)
+        return peak / 2**20
+
+
+def _spread(values: list[float]) -> list[float]:
+    return [statistics.median(values), min(values), max(values)]
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory: it else goes back to the system after each step, and every page faults again."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        trim, mmap = -1, -3
+        libc.mallopt(mmap, 1 << 25)
+        libc.mallopt(trim, 1 << 29)
+
+
+def machine(device: str) -> dict:
+    """Machine and versions, and the measured ceilings of arithmetic and memory."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        name = next((x.split(":")[1].strip() for x in cpuinfo.read_text().splitlines() if "model name" in x), name)
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    clock = Clock(device, 9)
+    a, b = (torch.randn(1536, 1536, device=device) for _ in range(2))
+    long, out = torch.randn(1 << 25, device=device), torch.empty(1 << 25, device=device)
+    clock.once(lambda: a @ b, 3)
+    product = statistics.median(clock.once(lambda: a @ b, 1) for _ in range(9))
+    copy = statistics.median(clock.once(lambda: out.copy_(long), 1) for _ in range(9))
+    return {
+        "device": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "peak_gflops": 2 * 1536**3 / product / 1e9,
+        "peak_gbytes": 2 * 4 * (1 << 25) / copy / 1e9,
+        "load_at_start": os.getloadavg()[0],
+    }

@@ -1,0 +1,168 @@
+"""What speed rests on: few graphs, few products, little memory, and the same numbers every time."""
+
+import pytest
+import torch
+from reference import close, randomize
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchflowfield import DynamicOTLoss, FlowBank, ODEStepper
+from torchflowfield.stepper import pieces
+
+PRODUCTS = {"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm"}
+
+
+class CountProducts(TorchDispatchMode):
+    """Counts matrix products whose arithmetic grows with the batch."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch, self.count = batch, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        sizes = {size for x in args if isinstance(x, torch.Tensor) for size in x.shape}
+        if str(function).rsplit(".", 1)[0] in PRODUCTS and self.batch in sizes:
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def saved_bytes(function):
+    """Result of `function` and the size of what autograd keeps for its backward pass, parameters aside."""
+    kept = {}
+
+    def pack(x):
+        if not isinstance(x, torch.nn.Parameter):
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        result = function()
+    return result, sum(kept.values())
+
+
+def train(stepper, z, g, steps):
+    path = stepper(z, g, steps=steps)
+    loss = path.z.square().mean() + path.log_det.square().mean() + DynamicOTLoss(initial_weight=1.0)(path).total
+    return [loss, *torch.autograd.grad(loss, list(stepper.bank.parameters()))]
+
+
+@pytest.mark.parametrize(("kind", "products"), [("potential", 2), ("rotational", 2), ("helmholtz", 2)])
+def test_a_velocity_with_its_divergence_is_two_products(kind, products):
+    bank, z = FlowBank(3, 5, width=4, kind=kind), torch.randn(17, 5)
+    with CountProducts(17) as counted:
+        ODEStepper(bank)(z, torch.rand(3), steps=6, record=False)
+    assert counted.count == 6 * products
+
+
+@pytest.mark.parametrize(("kind", "products"), [("potential", 2), ("rotational", 2), ("helmholtz", 3)])
+def test_what_the_losses_need_costs_no_further_evaluation(kind, products):
+    bank, z = FlowBank(3, 5, width=4, kind=kind), torch.randn(17, 5)
+    with CountProducts(17) as counted:
+        ODEStepper(bank)(z, torch.rand(3), steps=6)
+    assert counted.count == 6 * products
+
+
+def test_a_training_step_is_six_products():
+    bank, z = FlowBank(3, 5, width=4, kind="potential"), torch.randn(17, 5, requires_grad=True)
+    with CountProducts(17) as counted:
+        path = ODEStepper(bank)(z, torch.rand(17, 3), steps=1)
+        (path.z[-1].square().mean() + path.log_det[-1].mean() + DynamicOTLoss()(path).total).backward()
+    assert counted.count == 6
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4"])
+def test_checkpoints_save_memory_and_change_nothing(method):
+    bank = randomize(FlowBank(2, 3, width=32), 0.3)
+    z, g = torch.randn(16, 3), torch.rand(16, 2)
+    plain, light = (ODEStepper(bank, method, checkpoint=c) for c in (False, True))
+    for one, other in zip(train(plain, z, g, 4), train(light, z, g, 4), strict=True):
+        assert torch.equal(one, other)
+    full, sparse = (saved_bytes(lambda s=s: s(z, g, steps=8, record=False))[1] for s in (plain, light))
+    assert sparse < full / 4
+
+
+def test_checkpoints_do_nothing_without_gradients():
+    bank, z = FlowBank(2, 3), torch.randn(5, 3)
+    with torch.no_grad():
+        one, other = (ODEStepper(bank, checkpoint=c)(z, 0, steps=3).z for c in (False, True))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_step_gives_the_same_bits_every_time(dtype):
+    def once():
+        torch.manual_seed(3)
+        bank = FlowBank(3, 16, width=32).to(dtype)
+        return train(ODEStepper(bank), torch.randn(64, 16, dtype=dtype), torch.rand(64, 3, dtype=dtype), 3)
+
+    for one, other in zip(once(), once(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("steps", range(70))
+def test_pieces_sum_to_the_steps_and_come_from_a_short_list(steps):
+    assert sum(pieces(steps)) == steps
+    assert set(pieces(steps)) <= {0, 1, 2, 4, 8, 16, 32}
+
+
+@pytest.mark.compile
+class TestGraphs:
+    @pytest.fixture(autouse=True)
+    def fresh(self):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+
+    @pytest.fixture
+    def tracing_alone(self, monkeypatch):
+        compile_ = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="eager", **options))
+
+    @staticmethod
+    def graphs():
+        return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_many_lengths_share_few_graphs_and_give_the_eager_path(self, tracing_alone, reverse):
+        bank = randomize(FlowBank(2, 3, width=4), 0.3)
+        stepper, eager, z = ODEStepper(bank, compile=True), ODEStepper(bank), torch.randn(5, 3)
+        for steps in (5, 3, 6, 7, 5, 3):
+            g = torch.rand(steps, 5, 2)
+            path, expected = (s(z, g, steps, reverse=reverse, start=1.0) for s in (stepper, eager))
+            for name, value in expected._asdict().items():
+                if value is not None:
+                    close(getattr(path, name), value)
+        # The first length, pieces of 4, 2 and 1 steps, and one for pieces that start where another ended.
+        known = self.graphs()
+        assert known <= 5
+        for steps in (7, 3, 5, 6):
+            stepper(torch.randn(5, 3), torch.rand(steps, 5, 2), steps, reverse=reverse, start=2.5)
+        assert self.graphs() == known
+
+    def test_schedules_starts_and_batches_share_a_graph(self, tracing_alone):
+        stepper = ODEStepper(FlowBank(2, 3, width=4), compile=True)
+        for batch in (5, 7, 11, 64):
+            stepper(torch.randn(batch, 3), torch.rand(4, batch, 2), 4, start=torch.rand(()).item() + 1)
+        assert self.graphs() <= 2
+
+    def test_checkpoints_compile_whole(self, tracing_alone):
+        bank = randomize(FlowBank(2, 3, width=4), 0.3)
+        z, g = torch.randn(5, 3), torch.rand(5, 2)
+        compiled, eager = (ODEStepper(bank, checkpoint=True, compile=c) for c in (True, False))
+        for actual, expected in zip(train(compiled, z, g, 2), train(eager, z, g, 2), strict=True):
+            close(actual, expected)
+        assert self.graphs() == 1
+
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+    def test_compiled_training_agrees_with_eager(self, dtype, tolerance):
+        bank = FlowBank(3, 16, width=32).to(dtype)
+        z, g = torch.randn(64, 16, dtype=dtype), torch.rand(64, 3, dtype=dtype)
+        compiled, eager = (ODEStepper(bank, compile=c) for c in (True, False))
+        for actual, expected in zip(train(compiled, z, g, 2), train(eager, z, g, 2), strict=True):
+            assert (actual - expected).norm() <= tolerance * expected.norm()
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    def test_cuda_graphs_give_the_eager_path(self):
+        bank = FlowBank(3, 16, width=32).to("cuda", torch.float32)
+        z, g = (torch.randn(64, n, device="cuda", dtype=torch.float32) for n in (16, 3))
+        compiled, eager = (ODEStepper(bank, compile=c) for c in ("reduce-overhead", False))
+        for _ in range(3):
+            close(compiled(z, g, 4).z, eager(z, g, 4).z, rtol=1e-4, atol=1e-5)

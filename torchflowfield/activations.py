@@ -1,0 +1,122 @@
+r"""Ridge profiles $\phi$ with their derivatives.
+
+Value, slope and rate come from one pass over $a$, and so does their gradient: outside compiled code, where nothing
+fuses them, the passes over memory are what a small field costs.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Activation(NamedTuple):
+    r"""A ridge profile and its first three derivatives, stable for large arguments.
+
+    Attributes:
+        value: $\phi(a)$.
+        first: $\phi'(a)$, the slope.
+        rate: $\phi''$ from $a$ and the slope.
+        third: $\phi'''$ from the slope and the rate.
+        convex: Whether $\phi'' \ge 0$.
+    """
+
+    value: Callable[[Tensor], Tensor]
+    first: Callable[[Tensor], Tensor]
+    rate: Callable[[Tensor, Tensor], Tensor]
+    third: Callable[[Tensor, Tensor], Tensor]
+    convex: bool
+
+    def second(self, a: Tensor) -> Tensor:
+        r"""$\phi''(a)$ where the slope is not wanted for itself."""
+        return self.rate(a, self.first(a))
+
+
+def _softplus(a: Tensor) -> Tensor:
+    # The default threshold of 20 would cost 2e-9, far more than the precision of float64.
+    return F.softplus(a, threshold=40.0)
+
+
+def _one_minus_square(slope: Tensor) -> Tensor:
+    return torch.addcmul(slope.new_ones(()), slope, slope, value=-1)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "logcosh": Activation(
+        lambda a: torch.add(-math.log(2) - a, F.softplus(a, 2.0, 40.0), alpha=2),
+        torch.tanh,
+        lambda a, slope: _one_minus_square(slope),
+        lambda slope, rate: -2 * slope * rate,
+        True,
+    ),
+    "cos": Activation(
+        lambda a: -torch.cos(a), torch.sin, lambda a, slope: torch.cos(a), lambda slope, rate: -slope, False
+    ),
+    "softplus": Activation(
+        _softplus,
+        torch.sigmoid,
+        lambda a, slope: torch.addcmul(slope, slope, slope, value=-1),
+        lambda slope, rate: (1 - 2 * slope) * rate,
+        True,
+    ),
+}
+
+
+def activate(name: str, a: Tensor, *, value: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    r"""$\phi'(a)$, $\phi''(a)$ and, if `value`, $\phi(a)$ of the profile `name`."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        facts = _Facts.apply(name, a, value)
+    else:
+        facts = _facts(name, a, value)
+    return facts if value else (*facts, None)
+
+
+def _facts(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
+    phi = ACTIVATIONS[name]
+    slope = phi.first(a)
+    rate = phi.rate(a, slope)
+    if not value:
+        return slope, rate
+    # log cosh a = |a| - log(1 + |tanh a|) shares the tanh. Differentiated twice at a = 0 it fails: neither `_Facts` nor
+    # compiled code is, but an exported graph may be.
+    if name == "logcosh" and not torch.compiler.is_exporting():
+        return slope, rate, a.abs() - torch.log1p(slope.abs())
+    return slope, rate, phi.value(a)
+
+
+class _Facts(torch.autograd.Function):
+    """Slope, rate and value as one node of the graph; every derivative of it is again of this form."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
+        return _facts(name, a, value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.name, ctx.facts = inputs[0], len(output)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*output[:2])
+        ctx.save_for_forward(*output[:2])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, Tensor | None, None]:
+        slope, rate = ctx.saved_tensors
+        by_slope, by_rate, by_value = grads if len(grads) == 3 else (*grads, None)
+        total = None if by_slope is None else by_slope * rate
+        if by_rate is not None:
+            term = by_rate * ACTIVATIONS[ctx.name].third(slope, rate)
+            total = term if total is None else total + term
+        if by_value is not None:
+            total = by_value * slope if total is None else torch.addcmul(total, by_value, slope)
+        return None, total, None
+
+    @staticmethod
+    def jvp(ctx: Any, _name: None, tangent: Tensor, _value: None) -> tuple[Tensor, ...]:
+        slope, rate = ctx.saved_tensors
+        tangents = (tangent * rate, tangent * ACTIVATIONS[ctx.name].third(slope, rate), tangent * slope)
+        return tangents[: ctx.facts]
