@@ -217,8 +217,9 @@ class UnsupervisedFlowVAE(FlowVAE):
     Args:
         features: Size of the features of a pair of frames.
         slab: Infer speeds too; otherwise every speed is 1.
-        slab_from: Share of the training after which the slabs join the spikes.
-        consistency: Weight of the part of the codes' motion that the flows leave unexplained, see `explain`.
+        slab_from: Share of the training after which the second stage begins: the slabs join the spikes.
+        consistency: Weight, in the second stage, of the part of the codes' motion that the flows leave unexplained, see
+            `explain`. Earlier it would keep a new model from learning to reconstruct.
         on: Prior probability of a first spike.
         keep: Prior probability that a spike keeps its value.
         learn_rates: Learn the prior's rates of every control, so that surplus flows die out.
@@ -237,7 +238,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         self,
         features: int = 128,
         slab: bool = False,
-        slab_from: float = 0.4,
+        slab_from: float = 0.5,
         consistency: float = 0.0,
         on: float = 0.1,
         keep: float = 0.9,
@@ -281,7 +282,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         kl = self.prior.kl(draw)
         weight = min(1.0, training_progress(self) / self.hparams.spike_warmup)
         cost = (weight * kl.spike + kl.slab).sum(0).mean()
-        if self.hparams.consistency and self.training:
+        if self.hparams.consistency and self.training and training_progress(self) >= self.hparams.slab_from:
             cost = cost + self.hparams.consistency * self.explain(frames, draw.spikes)[1].sum(0).mean()
         return draw.weights, cost
 
