@@ -69,6 +69,7 @@ def page(browser, address, request):
     mode = getattr(request, "param", "light")
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=mode)
     page = context.new_page()
+    page.set_default_timeout(120_000)  # a busy machine is no fault of the site
     page.mode, page.problems = mode, []
     page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
     page.on("pageerror", lambda error: page.problems.append(str(error)))

@@ -5,7 +5,7 @@ slope $\phi'(a_j)$ along $w_j$ (curl-free) or across it (divergence-free), so th
 $K$ stacked fields cost two batched matrix products, and nothing here calls autograd.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -274,9 +274,7 @@ class RidgeSnapshot(NamedTuple):
 
 def _present(x: Tensor | None) -> Tensor:
     """Narrows a type: a field has a gradient, a rotation or both, so one of the two is always there."""
-    if x is None:
-        raise ValueError("RidgeSnapshot: expected a gradient or a rotation, got neither.")
-    return x
+    return cast(Tensor, x)
 
 
 def _columns(x: Tensor, batch: torch.Size) -> Tensor:
