@@ -51,7 +51,7 @@ def draw(figure: Figure) -> None:
     back.axhline(errors[0], color=ORANGE, linestyle="--", label="backwards in time (0)")
     back.semilogy(counts, errors[1:], "o-", color=blue(), markersize=3, label="Newton's inverse")
     back.set(xlabel="inverse_iterations", title="largest error of the way back")
-    back.legend(loc="lower left")
+    back.legend(loc="center right")
 
 
 if __name__ == "__main__":
