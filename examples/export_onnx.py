@@ -10,6 +10,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from flowvae.data.digits import Split, load_digits
@@ -145,6 +146,21 @@ def export(network: nn.Module, inputs: tuple[Tensor, ...], name: str, file: Path
             external_data=False,
             verbose=False,
         )
+    strip(file)
+
+
+def strip(file: Path) -> None:
+    """Take out the exporter's notes: they hold the paths of the machine, and nothing that a page needs."""
+    model = onnx.load(file)
+    del model.metadata_props[:]
+    for owner in (model.graph, *model.functions):
+        parts = [owner, *owner.node, *owner.value_info]
+        if isinstance(owner, onnx.GraphProto):
+            parts += [*owner.input, *owner.output, *owner.initializer]
+        for part in parts:
+            part.ClearField("metadata_props")
+            part.ClearField("doc_string")
+    onnx.save(model, file)
 
 
 def check(network: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> float:
