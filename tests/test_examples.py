@@ -44,6 +44,28 @@ def test_every_degree_of_supervision_trains_tests_and_draws(config, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_second_stage_trains_slabs_and_leaves_the_spikes(tmp_path):
+    cli = run_training("mnist/unsupervised_slab.yaml", tmp_path, "--trainer.max_steps", "2",
+                       "--model.slab_from", "0.0", "--model.consistency_from", "0.0")  # fmt: skip
+    model, batch = cli.model.train(), next(iter(cli.datamodule.train_dataloader()))
+    weights, cost = model.coefficients(batch["frames"].transpose(0, 1), batch)
+    (weights.sum() + cost).backward()
+    learns = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert not any(name.startswith(("pair_network", "posterior.spike_head")) for name in learns)
+    assert {"posterior.slab_head.weight", "encoder.0.weight"} <= learns
+
+
+def test_the_learning_rate_decays_once_in_every_stage():
+    from flowvae.model import UnsupervisedFlowVAE
+
+    one, two = (UnsupervisedFlowVAE(latent=4, width=4, slab=slab, slab_from=0.6) for slab in (False, True))
+    assert one.learning_rate(0.05) == two.learning_rate(0.03) == pytest.approx(one.learning_rate(0.05))
+    assert one.learning_rate(1.0) == two.learning_rate(1.0) == pytest.approx(0, abs=1e-12)
+    assert two.learning_rate(0.6 - 1e-9) == pytest.approx(0, abs=1e-6)
+    assert two.learning_rate(0.62) == pytest.approx(one.learning_rate(0.05) / 2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", ["supervised_paper", "weak_paper", "unsupervised_single_paper", "unsupervised_double_paper"]
 )

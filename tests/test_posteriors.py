@@ -65,6 +65,22 @@ class TestSpikes:
         posterior = certain(K, logit, hard=True).train(training)
         assert (posterior(torch.randn(2, 100, 4)).spikes.sum(-1) >= 1).all()
 
+    @pytest.mark.parametrize("training", [True, False])
+    def test_a_disabled_spike_stays_off_where_all_others_are_as_good_as_off(self, training):
+        posterior = certain(3, -1e3, hard=True).train(training)
+        posterior.disable(0)
+        spikes = posterior(torch.randn(4, 200, 4), use_slab=False).spikes
+        assert (spikes[..., 0] == 0).all()
+        assert (spikes.sum(-1) >= 1).all()
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_a_call_may_ask_for_a_draw_or_for_the_likeliest_spikes(self, training):
+        posterior, features = randomize(SpikeSlabPosterior(4, 3, hard=True)).train(training), torch.randn(2, 500, 4)
+        likeliest = posterior.eval()(features, use_slab=False).spikes
+        posterior.train(training)
+        close(posterior(features, use_slab=False, sample=False).spikes, likeliest)
+        assert (posterior(features, use_slab=False, sample=True).spikes != likeliest).any()
+
     def test_evaluation_is_deterministic_and_takes_the_likeliest_spikes(self):
         posterior = SpikeSlabPosterior(3, 3).eval()
         with torch.no_grad():

@@ -186,6 +186,7 @@ class SpikeSlabPosterior(nn.Module):
         temperature: float = 1.0,
         *,
         use_slab: bool = True,
+        sample: bool | None = None,
     ) -> SpikeSlab:
         r"""Infer the coefficients of every step.
 
@@ -193,11 +194,14 @@ class SpikeSlabPosterior(nn.Module):
             features: Features of each pair of frames, `[T, *, features]`.
             temperature: Temperature $\tau$ of the relaxation.
             use_slab: False keeps every slab at 1: the first stage of training.
+            sample: Draw the spikes, or take the most probable ones; None draws in training mode alone.
         """
         _check_features("SpikeSlabPosterior", features, self.spike_head.in_features)
         check_temperature("SpikeSlabPosterior", temperature)
-        logits = self.spike_head(features).clamp(-80, 80).masked_fill(~self.enabled, -80.0)
-        spikes = self._sample_spikes(logits, temperature) if self.training else _most_probable(logits)
+        # Saturated without ties, so that a disabled spike is never the likeliest where all others are off.
+        logits = (40 * (self.spike_head(features) / 40).tanh()).masked_fill(~self.enabled, -80.0)
+        drawn = self.training if sample is None else sample
+        spikes = self._sample_spikes(logits, temperature) if drawn else _most_probable(logits)
         draw = SpikeSlab(spikes, spikes, None, logits)
         if self.slab_head is None or not use_slab:
             return draw

@@ -112,17 +112,16 @@ class SequenceVAE(LightningModule):
         self.evaluation.report()
 
     def configure_optimizers(self) -> dict:
-        """Adam with warm-up and cosine decay over the whole run."""
+        """Adam, with the learning rate of every step from `learning_rate`."""
         optimizer = torch.optim.Adam(self._parameter_groups(), lr=self.lr, betas=(0.9, 0.99), fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
-
-        def factor(step: int) -> float:
-            warm_up = min(1.0, (step + 1) / (0.05 * steps))
-            decay = max(0.0, step / steps - self.hold) / (1 - self.hold)
-            return warm_up * (0.5 + 0.5 * math.cos(math.pi * decay))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate((step + 1) / steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def learning_rate(self, progress: float) -> float:
+        """Share of the peak rate at a `progress` of the training from 0 to 1: a short warm-up, then a cosine decay."""
+        decay = max(0.0, progress - self.hold) / (1 - self.hold)
+        return min(1.0, progress / 0.05) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, decay)))
 
     def _parameter_groups(self) -> list[dict]:
         return [{"params": list(self.parameters())}]

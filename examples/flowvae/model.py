@@ -1,5 +1,6 @@
 """A VAE whose latent code is moved by a bank of flows, with three degrees of supervision."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -217,16 +218,23 @@ class UnsupervisedFlowVAE(FlowVAE):
     Args:
         features: Size of the features of a pair of frames.
         slab: Infer speeds too; otherwise every speed is 1.
-        slab_from: Share of the training after which the second stage begins: the slabs join the spikes.
-        consistency: Weight, in the second stage, of the part of the codes' motion that the flows leave unexplained, see
-            `explain`. Earlier it would keep a new model from learning to reconstruct.
+        slab_from: Share of the training after which the second stage begins: the slabs join the spikes, which then stay
+            as they are, and the learning rate rises again to a half.
+        consistency: Weight of the part of the codes' motion that the flows leave unexplained, see `explain`. It keeps
+            a flow from doing one thing to some images and another to others.
+        consistency_from: Share of the training after which it counts. From the start it would keep a new model from
+            learning to reconstruct.
         on: Prior probability of a first spike.
         keep: Prior probability that a spike keeps its value.
         learn_rates: Learn the prior's rates of every control, so that surplus flows die out.
         temperature: Temperature of the relaxation at the start and at the end.
         anneal: Share of the training in which the temperature falls.
-        spike_warmup: Share of the training in which the weight of the spikes' divergence rises from 0 to 1.
+        spike_weight: Weight of the spikes' divergence. Above 1 it keeps spikes from being used for speeds, which only
+            slabs can express: a flow then helps another out where that is faster than usual.
+        spike_warmup: Share of the training in which this weight rises from 0.
         rates_lr: Learning rate of the prior's rates.
+        potential_start: First size of the fields' potential parts relative to the rotational ones. No gradient field
+            goes round in a circle, but over a short arc it can pretend to; small at first, it comes second.
         shuffle: Let the posterior see sequences turned and with their colours exchanged in training, so that it cannot
             divide a transformation between flows by content.
         **shared: Arguments of `FlowVAE`.
@@ -240,13 +248,16 @@ class UnsupervisedFlowVAE(FlowVAE):
         slab: bool = False,
         slab_from: float = 0.5,
         consistency: float = 0.0,
+        consistency_from: float = 0.1,
         on: float = 0.1,
         keep: float = 0.9,
         learn_rates: bool = False,
         temperature: tuple[float, float] = (1.0, 0.3),
         anneal: float = 0.8,
+        spike_weight: float = 1.0,
         spike_warmup: float = 0.4,
         rates_lr: float = 1e-2,
+        potential_start: float = 1.0,
         shuffle: bool = True,
         **shared,
     ) -> None:
@@ -258,8 +269,8 @@ class UnsupervisedFlowVAE(FlowVAE):
             self.flows.K,
             control=self.flows.control,
             slab=Laplace if slab else None,
-            slab_scale=0.05,
-            slab_features=self.flows.K,
+            slab_scale=0.03,
+            slab_features=2 * self.flows.K,
         )
         self.prior = SpikeSlabPrior(
             self.flows.K,
@@ -271,31 +282,46 @@ class UnsupervisedFlowVAE(FlowVAE):
         )
         if slab:
             # A slab begins as the speed that explains how the code moved; the slope of its squashing at 1 is a half.
-            head = self.posterior.slab_head.weight.data.view(self.flows.K, 2, self.flows.K)
-            head.zero_()[:, 0] = 2 * torch.eye(self.flows.K)
+            head = self.posterior.slab_head.weight.data.view(self.flows.K, 2, -1)
+            head.zero_()[:, 0, : self.flows.K] = 2 * torch.eye(self.flows.K)
+        if self.flows.stack.amplitude is not None:
+            self.flows.stack.amplitude.data *= potential_start
         nn.init.normal_(self.posterior.spike_head.weight, std=0.05)
         nn.init.zeros_(self.posterior.spike_head.bias)
 
     def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
         """Spikes and slabs of every step."""
-        draw = self.infer(frames)
+        progress = training_progress(self)
+        draw, unexplained = self._infer(frames, progress)
         kl = self.prior.kl(draw)
-        weight = min(1.0, training_progress(self) / self.hparams.spike_warmup)
+        weight = self.hparams.spike_weight * min(1.0, progress / self.hparams.spike_warmup)
         cost = (weight * kl.spike + kl.slab).sum(0).mean()
-        if self.hparams.consistency and self.training and training_progress(self) >= self.hparams.slab_from:
-            cost = cost + self.hparams.consistency * self.explain(frames, draw.spikes)[1].sum(0).mean()
+        if self.training and self.hparams.consistency and progress >= self.hparams.consistency_from:
+            if unexplained is None:
+                some = slice(math.ceil(frames.shape[1] / 4))  # a share of the batch will do
+                unexplained = self.explain(frames[:, some], draw.spikes[:, some])[1]
+            cost = cost + self.hparams.consistency * unexplained.sum(0).mean()
         return draw.weights, cost
 
     def infer(self, frames: Tensor) -> SpikeSlab:
         """The posterior's draw for frames `[T+1, B, C, H, W]`, deterministic in `eval` mode."""
+        return self._infer(frames, training_progress(self))[0]
+
+    def _infer(self, frames: Tensor, progress: float) -> tuple[SpikeSlab, Tensor | None]:
+        """The draw, and what its speeds leave unexplained if it has slabs."""
+        joined = self.hparams.slab and progress >= self.hparams.slab_from
         seen = shuffle_views(frames, mirror=False) if self.training and self.hparams.shuffle else frames
-        features = pair_features(self.pair_network, 3 * seen)
-        progress = training_progress(self)
-        temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
-        joined = self.slabs_joined(progress)
-        self.posterior.hard = joined  # a soft spike would be taken for a low speed
-        draw = self.posterior(features, temperature, use_slab=False)
-        return self.posterior.with_slabs(draw, self.explain(frames, draw.spikes)[0]) if joined else draw
+        # In the second stage the spikes are settled: a wavering one would be taken for a low speed.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not joined):
+            with self._precision(frames):
+                features = pair_features(self.pair_network, 3 * (frames if joined else seen)).float()
+            temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
+            draw = self.posterior(features, temperature, use_slab=False, sample=False if joined else None)
+        if not joined:
+            return draw, None
+        speeds, unexplained = self.explain(frames, draw.spikes)
+        on = draw.spikes.unflatten(-1, (-1, self.flows.K)).amax(-2)
+        return self.posterior.with_slabs(draw, torch.cat((speeds, on), -1)), unexplained
 
     def explain(self, frames: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
         r"""The speeds that explain how the codes of frames `[T+1, B, C, H, W]` moved.
@@ -322,9 +348,14 @@ class UnsupervisedFlowVAE(FlowVAE):
         left = surplus - (moves * speeds[..., None, :]).sum(-1)
         return speeds, 0.5 * (precision * left.square()).sum(-1)
 
-    def slabs_joined(self, progress: float) -> bool:
-        """Whether the second stage of training has begun."""
-        return self.hparams.slab and progress >= self.hparams.slab_from
+    def learning_rate(self, progress: float) -> float:
+        """With slabs, one decay for each stage."""
+        if not self.hparams.slab:
+            return super().learning_rate(progress)
+        start = self.hparams.slab_from
+        if progress < start:
+            return super().learning_rate(progress / start)
+        return super().learning_rate((progress - start) / (1 - start)) / 2
 
     def _parameter_groups(self) -> list[dict]:
         rates = list(self.prior.parameters())
