@@ -28,3 +28,18 @@ def without_hook(request):
     """For errors that the jaxtyping hook, where it is on, raises in its own words."""
     if request.config.getoption("--jaxtyping-packages", default=None):
         pytest.skip("the jaxtyping hook reports this mistake before the package does")
+
+
+@pytest.fixture
+def fresh_compiler():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+@pytest.fixture
+def tracing_alone(monkeypatch):
+    """Traces forwards and backwards as always, and leaves out the machine code, which takes long."""
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: compile_(function, backend="aot_eager", **options)
+    )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchflowfield import FlowBank, FlowField, HelmholtzFlowField, PotentialFlowField, RotationalFlowField
 
 FIELDS = {"potential": PotentialFlowField, "rotational": RotationalFlowField, "helmholtz": HelmholtzFlowField}
+KINDS = list(FIELDS)
 BATCHES = [(), (1,), (4,), (2, 3)]
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -109,3 +110,32 @@ def field_of_bank(bank: FlowBank, k: int, **options) -> FlowField:
     state = {n: v if n == "time.omega" else v[k : k + 1] for n, v in bank.stack.state_dict().items()}
     field.ridge.load_state_dict(state)
     return field
+
+
+def compiled_graphs() -> int:
+    """How many graphs were compiled since the compiler was reset."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def small_bank(fields=2, dim=3, scale=0.4, width=4, **options):
+    return randomize(FlowBank(fields, dim, width=width, **options), scale)
+
+
+@st.composite
+def rollouts(draw):
+    torch.manual_seed(draw(st.integers(0, 2**31)))
+    kind = draw(st.sampled_from(KINDS))
+    control = draw(st.sampled_from(["single", "double"])) if kind == "helmholtz" else "single"
+    frequencies, context_dim = draw(st.sampled_from([0, 2])), draw(st.sampled_from([0, 2]))
+    bank = small_bank(
+        draw(st.integers(1, 3)), kind=kind, control=control, frequencies=frequencies, context_dim=context_dim
+    )
+    batch, steps = draw(st.sampled_from([(), (4,), (2, 3)])), draw(st.integers(0, 4))
+    form = draw(st.sampled_from(["int", "K", "BK", "TBK"]))
+    shapes = {"K": (), "BK": batch, "TBK": (steps, *batch)}
+    if form == "int":
+        weights = draw(st.integers(0, bank.num_controls - 1))
+    else:
+        weights = torch.randn(*shapes[form], bank.num_controls)
+    context = torch.randn(*batch, context_dim) if context_dim else None
+    return bank, torch.randn(*batch, 3), weights, steps, context

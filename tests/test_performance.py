@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference import close, randomize
+from reference import close, compiled_graphs, randomize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchflowfield import DynamicOTLoss, FlowBank, ODEStepper
@@ -105,21 +105,8 @@ def test_pieces_sum_to_the_steps_and_come_from_a_short_list(steps):
 
 
 @pytest.mark.compile
+@pytest.mark.usefixtures("fresh_compiler")
 class TestGraphs:
-    @pytest.fixture(autouse=True)
-    def fresh(self):
-        torch._dynamo.reset()
-        torch._dynamo.utils.counters.clear()
-
-    @pytest.fixture
-    def tracing_alone(self, monkeypatch):
-        compile_ = torch.compile
-        monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="eager", **options))
-
-    @staticmethod
-    def graphs():
-        return torch._dynamo.utils.counters["stats"]["unique_graphs"]
-
     @pytest.mark.parametrize("reverse", [False, True])
     def test_many_lengths_share_few_graphs_and_give_the_eager_path(self, tracing_alone, reverse):
         bank = randomize(FlowBank(2, 3, width=4), 0.3)
@@ -131,17 +118,17 @@ class TestGraphs:
                 if value is not None:
                     close(getattr(path, name), value)
         # The first length, pieces of 4, 2 and 1 steps, and one for pieces that start where another ended.
-        known = self.graphs()
+        known = compiled_graphs()
         assert known <= 5
         for steps in (7, 3, 5, 6):
             stepper(torch.randn(5, 3), torch.rand(steps, 5, 2), steps, reverse=reverse, start=2.5)
-        assert self.graphs() == known
+        assert compiled_graphs() == known
 
     def test_schedules_starts_and_batches_share_a_graph(self, tracing_alone):
         stepper = ODEStepper(FlowBank(2, 3, width=4), compile=True)
         for batch in (5, 7, 11, 64):
             stepper(torch.randn(batch, 3), torch.rand(4, batch, 2), 4, start=torch.rand(()).item() + 1)
-        assert self.graphs() <= 2
+        assert compiled_graphs() <= 2
 
     def test_checkpoints_compile_whole(self, tracing_alone):
         bank = randomize(FlowBank(2, 3, width=4), 0.3)
@@ -149,7 +136,7 @@ class TestGraphs:
         compiled, eager = (ODEStepper(bank, checkpoint=True, compile=c) for c in (True, False))
         for actual, expected in zip(train(compiled, z, g, 2), train(eager, z, g, 2), strict=True):
             close(actual, expected)
-        assert self.graphs() == 1
+        assert compiled_graphs() == 1
 
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
     def test_compiled_training_agrees_with_eager(self, dtype, tolerance):

@@ -6,36 +6,11 @@ import torch
 import torchdiffeq
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import LinearField, close, jacobian, randomize
+from reference import KINDS, LinearField, close, compiled_graphs, jacobian, randomize, rollouts, small_bank
 
-from torchflowfield import DynamicOTLoss, FlowBank, FlowPath, HelmholtzFlowField, ODEStepper
+from torchflowfield import DynamicOTLoss, FlowBank, HelmholtzFlowField, ODEStepper
 
 METHODS = ["euler", "midpoint", "rk4"]
-KINDS = ["potential", "rotational", "helmholtz"]
-
-
-def small_bank(fields=2, dim=3, scale=0.4, width=4, **options):
-    return randomize(FlowBank(fields, dim, width=width, **options), scale)
-
-
-@st.composite
-def rollouts(draw):
-    torch.manual_seed(draw(st.integers(0, 2**31)))
-    kind = draw(st.sampled_from(KINDS))
-    control = draw(st.sampled_from(["single", "double"])) if kind == "helmholtz" else "single"
-    frequencies, context_dim = draw(st.sampled_from([0, 2])), draw(st.sampled_from([0, 2]))
-    bank = small_bank(
-        draw(st.integers(1, 3)), kind=kind, control=control, frequencies=frequencies, context_dim=context_dim
-    )
-    batch, steps = draw(st.sampled_from([(), (4,), (2, 3)])), draw(st.integers(0, 4))
-    form = draw(st.sampled_from(["int", "K", "BK", "TBK"]))
-    shapes = {"K": (), "BK": batch, "TBK": (steps, *batch)}
-    if form == "int":
-        weights = draw(st.integers(0, bank.num_controls - 1))
-    else:
-        weights = torch.randn(*shapes[form], bank.num_controls)
-    context = torch.randn(*batch, context_dim) if context_dim else None
-    return bank, torch.randn(*batch, 3), weights, steps, context
 
 
 def per_step(weights, n, z):
@@ -43,12 +18,6 @@ def per_step(weights, n, z):
     if isinstance(weights, int) or weights.ndim <= z.ndim:
         return weights
     return weights[n]
-
-
-def schedule_of(weights, bank, z, steps):
-    if isinstance(weights, int):
-        weights = torch.eye(bank.num_controls)[weights]
-    return weights.expand(steps, *z.shape[:-1], bank.num_controls)
 
 
 @given(rollouts())
@@ -65,42 +34,6 @@ def test_an_euler_path_is_a_loop_over_the_bank(case):
         z = z + bound(n, z, context)
     close(path.z[-1], z)
     close(path.log_det[-1], log_det)
-
-
-@given(rollouts())
-def test_what_a_path_records_is_the_jet_of_the_bank(case):
-    bank, z, weights, steps, context = case
-    path = ODEStepper(bank, "midpoint")(z, weights, steps, context=context, start=0.5)
-    field = None if not isinstance(weights, int) else weights % bank.K
-    chosen = slice(None) if field is None else slice(field, field + 1)
-    assert path.field == field
-    rotation_alone = isinstance(weights, int) and weights >= bank.K
-    for n in range(steps):
-        jet = bank.jet(0.5 + n, path.z[n], context)
-        scale = 0 if rotation_alone else 1
-        close(path.time_derivative[n], scale * jet.time_derivative[..., chosen])
-        close(path.gradient_norm2[n], scale * jet.gradient.square().sum(-1)[..., chosen])
-    origin = bank.jet(0.0, path.z[0], context).gradient.square().sum(-1)[..., chosen]
-    close(path.initial_norm2, 0 * origin if rotation_alone else origin)
-    g = schedule_of(weights, bank, z, steps)
-    close(path.weights, g)
-    close(path.active, (g[..., : bank.K] != 0)[..., chosen])
-
-
-@given(rollouts())
-def test_a_path_has_the_shapes_it_documents(case):
-    bank, z, weights, steps, context = case
-    path = ODEStepper(bank)(z, weights, steps, context=context)
-    batch, fields = z.shape[:-1], 1 if isinstance(weights, int) else bank.K
-    assert isinstance(path, FlowPath)
-    close(path.t, torch.arange(steps + 1.0))
-    assert path.z.shape == (steps + 1, *batch, 3)
-    assert path.log_det.shape == (steps + 1, *batch)
-    assert path.weights.shape == (steps, *batch, bank.num_controls)
-    assert path.active.dtype == torch.bool
-    assert path.active.shape == path.time_derivative.shape == path.gradient_norm2.shape == (steps, *batch, fields)
-    assert path.initial_norm2.shape == (*batch, fields)
-    assert path.kinetic.shape == (steps, *batch)
 
 
 @given(rollouts(), st.sampled_from(METHODS), st.integers(1, 3), st.sampled_from(["trace", None]))
@@ -215,12 +148,6 @@ def test_a_rotational_bank_leaves_the_density_alone(method):
     path = ODEStepper(bank, method)(torch.randn(5, 3), torch.randn(2), steps=3)
     assert (path.log_det == 0).all()
     assert (path.z[-1] - path.z[0]).abs().min() > 0
-
-
-def test_the_log_density_falls_where_the_volume_grows():
-    path = ODEStepper(FlowBank([LinearField(torch.eye(2))]), "rk4")(torch.randn(5, 2), 0, steps=2)
-    log_prob0 = torch.randn(5)
-    close(path.log_prob(log_prob0), log_prob0 - 2 * torch.arange(3.0)[:, None])
 
 
 @pytest.mark.parametrize("method", [*METHODS, "dopri5"])
@@ -448,26 +375,8 @@ def gradients_of(stepper, z, g, steps):
 
 
 @pytest.mark.compile
+@pytest.mark.usefixtures("fresh_compiler")
 class TestCompile:
-    @pytest.fixture(autouse=True)
-    def fresh(self):
-        torch._dynamo.reset()
-        torch._dynamo.utils.counters.clear()
-
-    @pytest.fixture
-    def tracing_alone(self, monkeypatch):
-        """Traces forwards and backwards as always, and leaves out the machine code, which takes long."""
-        compile_ = torch.compile
-
-        def trace(function, **options):
-            return compile_(function, backend="aot_eager", **options)
-
-        monkeypatch.setattr(torch, "compile", trace)
-
-    @staticmethod
-    def graphs():
-        return torch._dynamo.utils.counters["stats"]["unique_graphs"]
-
     def test_a_compiled_training_step_equals_the_eager_one(self):
         bank = small_bank()
         z, g = torch.randn(5, 3, requires_grad=True), torch.randn(2, 5, 2, requires_grad=True)
@@ -493,14 +402,14 @@ class TestCompile:
         path = compiled(z, torch.ones(2), steps=2, reverse=reverse)
         close(path.z, expected.z)
         close(path.log_det, expected.log_det)
-        assert self.graphs() == 1
+        assert compiled_graphs() == 1
 
     def test_other_values_of_the_weights_compile_nothing_new(self, tracing_alone):
         stepper, z = ODEStepper(small_bank(), compile=True), torch.randn(5, 3)
         for form in ((2,), (5, 2), (3, 5, 2)):
             for _ in range(3):
                 stepper(z, torch.randn(form), steps=3, start=torch.rand(()).item())
-        assert self.graphs() <= 3
+        assert compiled_graphs() <= 3
 
     def test_all_fields_of_a_large_bank_can_be_chosen_by_number(self, tracing_alone):
         bank, z = small_bank(12), torch.randn(5, 3)
@@ -514,7 +423,7 @@ class TestCompile:
         for batch in (5, 6, 7, 11, 13):
             z, g = torch.randn(batch, 3), torch.randn(batch, 2)
             close(stepper(z, g, steps=2).z, eager(z, g, steps=2).z)
-        assert self.graphs() <= 2
+        assert compiled_graphs() <= 2
 
     @pytest.mark.parametrize("dynamic", [False, True])
     def test_a_field_compiles_whole(self, tracing_alone, dynamic):
@@ -524,7 +433,7 @@ class TestCompile:
             z = torch.randn(batch, 3, requires_grad=True)
             for actual, expected in zip(jet(torch.tensor(0.3), z), field.jet(0.3, z), strict=True):
                 close(actual, expected)
-        assert self.graphs() <= (1 if dynamic else 2)
+        assert compiled_graphs() <= (1 if dynamic else 2)
 
     def test_a_model_that_contains_a_stepper_compiles_whole(self, tracing_alone):
         bank, z = small_bank(), torch.randn(5, 3)

@@ -5,6 +5,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -175,6 +176,18 @@ def test_a_video_that_ends_before_its_header_says_is_reported(tmp_path):
     fast.write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(DataError, match=r"expected (60 frames|a whole video file)"):
         VideoData(fast, image_size=8).setup()
+
+
+def test_the_command_line_has_the_arguments_of_a_class_and_of_its_parents():
+    parser = ArgumentParser()
+    parser.add_class_arguments(CalMS21Data)
+    defaults = parser.get_defaults().as_dict()
+    shared = {"root", "steps", "batch_size", "epoch", "workers", "seed"}
+    assert set(defaults) == shared | {"image_size", "crop", "stride", "every", "evaluation"}
+    assert (defaults["crop"], defaults["every"]) == ("whole", 2)
+    for fixed in ("gap", "stpes"):
+        with pytest.raises(TypeError, match=fixed):
+            CalMS21Data(**{fixed: 1})
 
 
 # CalMS21

@@ -47,7 +47,10 @@ def integrate(
     """
     dynamics = AugmentedDynamics(field, context, density)
     state = (z, z.new_zeros(z.shape[:-1])) if density else (z,)
-    options: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol}
+    # A step has to end at each end of the span (the adjoint goes back): past it, torchdiffeq interpolates by a quartic,
+    # whose error no tolerance controls and which in the long steps of dopri8 exceeds that of the method.
+    landing = {"step_t": torch.stack(span).detach()}
+    options: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "options": landing}
     solve = torchdiffeq.odeint
     if adjoint:
         solve = torchdiffeq.odeint_adjoint

@@ -22,7 +22,9 @@ class FlowPath(NamedTuple):
         time_derivative: $\partial u_k / \partial t$ at the start of every step, `[T, *, F]`.
         gradient_norm2: $\|\nabla u_k\|^2$ there, `[T, *, F]`.
         initial_norm2: $\|\nabla u_k(0, z_0)\|^2$, `[*, F]`.
-        kinetic: $\frac{1}{2} \|v\|^2$ of the mixture at the start of every step, `[T, *]`.
+        kinetic: $\frac{1}{2} \|v\|^2$ of the mixture at the start of every step, `[T, *]`. Its sum over the steps is
+            the left-endpoint rule for the energy of the path: of first order, whatever the method. A trapezoid would
+            need the velocity at the end of every step, one more evaluation each, as weights may jump between steps.
 
     The last five are None for a path made with `record=False`.
     """

@@ -1,7 +1,8 @@
 """What all data sets of sequences have in common: the batches, the loaders, and what is known about them."""
 
 from abc import ABC, abstractmethod
-from typing import Literal, NotRequired, TypedDict
+from pathlib import Path
+from typing import ClassVar, Literal, NotRequired, TypedDict
 
 import torch
 from lightning import LightningDataModule
@@ -9,6 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from torchflowfield import SpikeSlabPrior
+
+from .files import Source, check_stand_in
 
 Part = Literal["train", "val", "test"]
 
@@ -69,7 +72,11 @@ def draw_schedule(prior: SpikeSlabPrior, count: int, steps: int, generator: torc
 class SequenceData(LightningDataModule, ABC):
     """Sequences split into training, validation and test, none of which shares a frame with another.
 
+    A subclass names the arguments that it adds or whose default it changes, and hands on the rest by keyword: no other
+    name passes, and the command line shows the arguments of both.
+
     Args:
+        root: Where the official files are; without one, a stand-in that is made when it is first needed.
         steps: Frames after the first.
         batch_size: Sequences per batch.
         epoch: Training sequences per epoch; every epoch has new ones.
@@ -80,12 +87,23 @@ class SequenceData(LightningDataModule, ABC):
     factors: tuple[str, ...] = ()
     """What moves, in the order of the coefficients; empty where nobody knows."""
 
+    source: ClassVar[Source | None] = None
+    """Where the official files come from, and what stands in for them; None for data without a stand-in."""
+
     def __init__(
-        self, steps: int = 5, batch_size: int = 128, epoch: int = 25_600, workers: int = 0, seed: int = 0
+        self,
+        root: Path | None = None,
+        *,
+        steps: int = 5,
+        batch_size: int = 128,
+        epoch: int = 25_600,
+        workers: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if steps < 1:
             raise ValueError(f"{type(self).__name__}: expected one step or more, got {steps}. Set --data.steps.")
+        self.root = root
         self.steps, self.batch_size, self.epoch, self.workers, self.seed = steps, batch_size, epoch, workers, seed
 
     @property
@@ -106,6 +124,13 @@ class SequenceData(LightningDataModule, ABC):
     def sequences(self, part: Part, *, seed: int, factor: int | None = None) -> Sequences:
         """Sequences of a part of the data, of the training motion or, for evaluation, with one factor that moves."""
 
+    def prepare_data(self) -> None:
+        """Make the stand-in if no files are given."""
+        if self.root is None and self.source is not None:
+            from .standins import make
+
+            make(self.source.stand_in)
+
     def train_dataloader(self) -> DataLoader:
         """New sequences every epoch (with `reload_dataloaders_every_n_epochs=1`)."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
@@ -119,6 +144,16 @@ class SequenceData(LightningDataModule, ABC):
         """Sequences of the test part: one loader per factor, and one of the training motion."""
         alone = [self._loader("test", seed=-2 - k, factor=k) for k in range(len(self.factors))]
         return [*alone, self._loader("test", seed=min(-9, -2 - len(self.factors)))]
+
+    def _folder(self) -> Path:
+        from .standins import default_folder
+
+        return default_folder(self.source.stand_in) if self.root is None else Path(self.root)
+
+    def _checked_folder(self) -> Path:
+        self.prepare_data()
+        check_stand_in(self._folder(), self.source)
+        return self._folder()
 
     def _loader(self, part: Part, *, seed: int, factor: int | None = None) -> DataLoader:
         self.setup()

@@ -2,9 +2,10 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from .base import Part
-from .files import DataError, Source, check_stand_in, is_stand_in, require
+from .files import DataError, Source, is_stand_in, require
 from .frames import Crop
 from .video import Segment, VideoData
 
@@ -24,42 +25,15 @@ class CalMS21Data(VideoData):
 
     Args:
         root: Folder with the official files; without one, a simulated stand-in that is made when it is first needed.
-        image_size: Height and width of the frames.
         crop: As for `VideoData`; the cage is about as wide as the frame.
-        stride: Frames per step, counted after `every`.
         every: Keep only every n-th frame; the official videos have several hundred thousand.
-        evaluation: Most sequences of a validation or test loader.
-        steps: Frames after the first.
-        batch_size: Sequences per batch.
-        epoch: Training sequences per epoch; every epoch has new ones.
-        workers: Loader processes.
-        seed: Seed of the training sequences. Validation and test sequences are always the same.
+        others: As for `VideoData`, but `gap` and `title`.
     """
 
-    def __init__(
-        self,
-        root: Path | None = None,
-        image_size: int = 64,
-        crop: Crop = "whole",
-        stride: int = 2,
-        every: int = 2,
-        evaluation: int = 512,
-        steps: int = 5,
-        batch_size: int = 128,
-        epoch: int = 25_600,
-        workers: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            root, image_size, crop, stride, every, 0, evaluation, None, steps, batch_size, epoch, workers, seed
-        )
+    source = SOURCE
 
-    def prepare_data(self) -> None:
-        """Make the stand-in if no files are given."""
-        if self.root is None:
-            from .standins import make
-
-            make(SOURCE.stand_in)
+    def __init__(self, root: Path | None = None, *, crop: Crop = "whole", every: int = 2, **others: Any) -> None:
+        super().__init__(root, crop=crop, every=every, gap=0, title=None, **others)
 
     @property
     def name(self) -> str:
@@ -69,9 +43,7 @@ class CalMS21Data(VideoData):
 
     def find_clips(self) -> list[Path]:
         """The videos of the official layout."""
-        self.prepare_data()
-        root = self._folder()
-        check_stand_in(root, SOURCE)
+        root = self._checked_folder()
         videos = require(root / "task1_videos_mp4", SOURCE)
         found = []
         for part, official in OFFICIAL.items():
@@ -95,8 +67,3 @@ class CalMS21Data(VideoData):
         train = [s for s in whole if paths[s.clip].parent.name == "train"]
         held = max(1, len(train) // 10)
         return {"train": train[:-held], "val": train[-held:], "test": test}
-
-    def _folder(self) -> Path:
-        from .standins import default_folder
-
-        return default_folder(SOURCE.stand_in) if self.root is None else Path(self.root)

@@ -4,12 +4,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .base import Part
-from .files import DataError, Source, check_stand_in, is_stand_in, require
-from .frames import FRAMES, Crop, pack, read_image
+from .files import DataError, Source, is_stand_in, require
+from .frames import FRAMES, pack, read_image
 from .video import Segment, VideoData
 
 SOURCE = Source(
@@ -33,44 +34,16 @@ class CityscapesData(VideoData):
 
     Args:
         root: Folder with the official files; without one, a rendered stand-in that is made when it is first needed.
-        image_size: Height and width of the frames.
-        crop: As for `VideoData`.
-        stride: Frames per step.
-        evaluation: Most sequences of a validation or test loader.
         decoders: Threads that decode.
-        steps: Frames after the first.
-        batch_size: Sequences per batch.
-        epoch: Training sequences per epoch; every epoch has new ones.
-        workers: Loader processes.
-        seed: Seed of the training sequences. Validation and test sequences are always the same.
+        others: As for `VideoData`, but `every`, `gap` and `title`.
     """
 
-    def __init__(
-        self,
-        root: Path | None = None,
-        image_size: int = 64,
-        crop: Crop = "square",
-        stride: int = 2,
-        evaluation: int = 512,
-        decoders: int = 2,
-        steps: int = 5,
-        batch_size: int = 128,
-        epoch: int = 25_600,
-        workers: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            root, image_size, crop, stride, 1, 0, evaluation, None, steps, batch_size, epoch, workers, seed
-        )
+    source = SOURCE
+
+    def __init__(self, root: Path | None = None, *, decoders: int = 2, **others: Any) -> None:
+        super().__init__(root, every=1, gap=0, title=None, **others)
         self.decoders = decoders
         self._snippets: dict[Path, list[Path]] = {}
-
-    def prepare_data(self) -> None:
-        """Make the stand-in if no files are given."""
-        if self.root is None:
-            from .standins import make
-
-            make(SOURCE.stand_in)
 
     @property
     def name(self) -> str:
@@ -80,10 +53,7 @@ class CityscapesData(VideoData):
 
     def find_clips(self) -> list[Path]:
         """One made-up path per snippet: part, city, and the number of its first frame."""
-        self.prepare_data()
-        root = self._folder()
-        check_stand_in(root, SOURCE)
-        folder = require(root / "leftImg8bit_sequence", SOURCE)
+        folder = require(self._checked_folder() / "leftImg8bit_sequence", SOURCE)
         for part in ("train", "val"):
             require(folder / part, SOURCE)
         self._snippets = {}
@@ -115,11 +85,6 @@ class CityscapesData(VideoData):
 
     def _frames(self, paths: list[Path]) -> Callable[[], Iterator[np.ndarray]]:
         return lambda: (read_image(path, self.crop, self._size) for path in paths)
-
-    def _folder(self) -> Path:
-        from .standins import default_folder
-
-        return default_folder(SOURCE.stand_in) if self.root is None else Path(self.root)
 
 
 def snippets(city: Path) -> list[list[Path]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .files import DataError, Source, require
+from .files import DataError, Source, reading, require
 from .frames import FRAMES
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
@@ -38,20 +38,15 @@ class DSpritesImages(GridImages):
 
     def __init__(self, path: Path) -> None:
         self.path = require(path, SOURCE)
-        try:
-            with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as content:
-                keys = set(content.files)
-                if not {"imgs", "latents_classes"} <= keys:
-                    raise DataError(
-                        f"{path}: expected the keys imgs and latents_classes, got {sorted(keys)}. {SOURCE.remedy()}"
-                    )
-                self.sizes = grid_sizes(content["latents_classes"], NAMES, path)
-                shape = self._check_shape(archive)
-                self._images = content["imgs"] if np.prod(shape) <= _IN_MEMORY else self._unpacked(archive, shape)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path}: expected a whole npz file ({error}). {SOURCE.remedy()}") from error
+        with reading(path, "a whole npz file", SOURCE), zipfile.ZipFile(path) as archive, np.load(path) as content:
+            keys = set(content.files)
+            if not {"imgs", "latents_classes"} <= keys:
+                raise DataError(
+                    f"{path}: expected the keys imgs and latents_classes, got {sorted(keys)}. {SOURCE.remedy()}"
+                )
+            self.sizes = grid_sizes(content["latents_classes"], NAMES, path)
+            shape = self._check_shape(archive)
+            self._images = content["imgs"] if np.prod(shape) <= _IN_MEMORY else self._unpacked(archive, shape)
         self.image_size = shape[1]
         # The official images are 0 and 1, the stand-in's have grey edges from 0 to 255.
         self._white = 255 if int(self._images[: 1 << 12].max()) <= 1 else 1

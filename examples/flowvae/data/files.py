@@ -1,6 +1,9 @@
 """What every loader asks of a file before it is used, and the error that says what is wrong with it."""
 
 import hashlib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +39,21 @@ def require(path: Path, source: Source) -> Path:
     folder = path.parent
     found = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else "no such folder"
     raise DataError(f"{path}: expected {source.title} there, found {found}. {source.remedy()}")
+
+
+@contextmanager
+def reading(path: Path, expected: str, source: Source) -> Iterator[None]:
+    """Read a file inside; what `expected` calls it, for the error.
+
+    Raises:
+        DataError: If the file turns out to be damaged.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: expected {expected} ({error}). {source.remedy()}") from error
 
 
 def check_md5(path: Path, md5: str, source: Source) -> None:

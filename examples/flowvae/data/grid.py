@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torchflowfield import SpikeSlabPrior
 
 from .base import Batch, Part, SequenceData, Sequences, draw_schedule
-from .files import DataError, Source, check_stand_in, is_stand_in
+from .files import DataError, is_stand_in
 from .frames import as_frames
 from .grid_images import GridImages
 from .split import GridSplit
@@ -95,14 +95,9 @@ class FactorGridData(SequenceData):
         motion: `"single"` or `"spikes"`, see `GridSequences`.
         image_size: Bring frames to this size; their own without one.
         evaluation: Sequences of every validation and test loader.
-        steps: Frames after the first.
-        batch_size: Sequences per batch.
-        epoch: Training sequences per epoch; every epoch has new ones.
-        workers: Loader processes.
-        seed: Seed of the training sequences. Validation and test sequences are always the same.
+        others: As for `SequenceData`.
     """
 
-    source: ClassVar[Source]
     base: ClassVar[tuple[str, ...]]
     periodic: ClassVar[tuple[str, ...]] = ()
     strides: ClassVar[dict[str, int]] = {}
@@ -111,18 +106,14 @@ class FactorGridData(SequenceData):
     def __init__(
         self,
         root: Path | None = None,
+        *,
         motion: Literal["single", "spikes"] = "single",
         image_size: int | None = None,
         evaluation: int = 512,
-        steps: int = 5,
-        batch_size: int = 128,
-        epoch: int = 25_600,
-        workers: int = 0,
-        seed: int = 0,
+        **others: Any,
     ) -> None:
-        super().__init__(steps, batch_size, epoch, workers, seed)
-        self.root, self.motion, self.evaluation = root, motion, evaluation
-        self._size = image_size
+        super().__init__(root, **others)
+        self.motion, self.evaluation, self._size = motion, evaluation, image_size
         self.images: GridImages | None = None
         self.split: GridSplit | None = None
 
@@ -130,20 +121,11 @@ class FactorGridData(SequenceData):
     def open(self, root: Path) -> GridImages:
         """Check the files and give access to the images."""
 
-    def prepare_data(self) -> None:
-        """Make the stand-in if no files are given."""
-        if self.root is None:
-            from .standins import make
-
-            make(self.source.stand_in)
-
     def setup(self, stage: str | None = None) -> None:
         """Check the files and split the grid."""
         if self.images is not None:
             return
-        self.prepare_data()
-        root = self._folder()
-        check_stand_in(root, self.source)
+        root = self._checked_folder()
         images = self.open(root)
         strides = [self.strides.get(name, 1) for name in self.factors]
         index = {name: k for k, name in enumerate(images.names)}
@@ -198,8 +180,3 @@ class FactorGridData(SequenceData):
             self.images, self.split, strides, self.motion, part, image_size=self.image_size,
             steps=self.steps, length=length, seed=seed, factor=factor,
         )  # fmt: skip
-
-    def _folder(self) -> Path:
-        from .standins import default_folder
-
-        return default_folder(self.source.stand_in) if self.root is None else Path(self.root)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from .files import DataError, Source, require
+from .files import DataError, Source, reading, require
 from .frames import FRAMES, pack
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
@@ -59,11 +59,8 @@ class FolderImages(GridImages):
         return np.stack([self._decode(self.paths[number], self.image_size) for number in index])
 
     def _decode(self, path: Path, size: int) -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                image = image.convert("RGB")
-        except OSError as error:
-            raise DataError(f"{path}: expected a whole PNG file ({error}). {self.source.remedy()}") from error
+        with reading(path, "a whole PNG file", self.source), Image.open(path) as image:
+            image = image.convert("RGB")
         return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BOX))
 
     def _check_files(self, count: int) -> list[Path]:
@@ -86,10 +83,8 @@ class FolderImages(GridImages):
 
 
 def _load_labels(path: Path, source: Source) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: expected an array that numpy.load reads ({error}). {source.remedy()}") from error
+    with reading(path, "an array that numpy.load reads", source):
+        return np.load(path)
 
 
 class _FolderData(FactorGridData):

@@ -1,7 +1,7 @@
 """Sequences of transformed digits as a data set and a Lightning data module."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -68,27 +68,14 @@ class DigitsData(SequenceData):
     Args:
         root: Folder with MNIST's IDX files, plain or gzipped; without one, scikit-learn's embedded digits.
         motion: `"single"`, `"spikes"` or `"speeds"`, see `DigitSequences`.
-        steps: Frames after the first.
-        batch_size: Sequences per batch.
-        epoch: Training sequences per epoch; every epoch has new ones.
-        workers: Loader processes.
-        seed: Seed of the training sequences. Validation and test sequences are always the same.
+        others: As for `SequenceData`.
     """
 
     factors = FACTORS
 
-    def __init__(
-        self,
-        root: Path | None = None,
-        motion: Motion = "single",
-        steps: int = 5,
-        batch_size: int = 128,
-        epoch: int = 25_600,
-        workers: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(steps, batch_size, epoch, workers, seed)
-        self.root, self.motion = root, motion
+    def __init__(self, root: Path | None = None, *, motion: Motion = "single", **others: Any) -> None:
+        super().__init__(root, **others)
+        self.motion = motion
         self.split: Split | None = None
 
     def setup(self, stage: str | None = None) -> None:

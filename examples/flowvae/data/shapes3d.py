@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from .files import DataError, Source, check_md5, is_stand_in, require
+from .files import DataError, Source, check_md5, is_stand_in, reading, require
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
 
@@ -32,11 +32,8 @@ class Shapes3DImages(GridImages):
     def __init__(self, path: Path) -> None:
         self.path = require(path, SOURCE)
         self._opened: tuple[int, h5py.File] | None = None
-        try:
-            with h5py.File(path, "r") as file:
-                self._check(file)
-        except OSError as error:
-            raise DataError(f"{path}: expected a whole HDF5 file ({error}). {SOURCE.remedy()}") from error
+        with reading(path, "a whole HDF5 file", SOURCE), h5py.File(path, "r") as file:
+            self._check(file)
 
     def read(self, index: np.ndarray) -> np.ndarray:
         """Images of the given numbers, as bytes `[N, H, W, 3]`."""

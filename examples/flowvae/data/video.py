@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -84,16 +84,13 @@ class VideoData(SequenceData):
         gap: Frames that are left out between two parts; as many as a snippet spans without a number.
         evaluation: Most sequences of a validation or test loader.
         title: What the data are, for captions; the file's name without one.
-        steps: Frames after the first.
-        batch_size: Sequences per batch.
-        epoch: Training sequences per epoch; every epoch has new ones.
-        workers: Loader processes.
-        seed: Seed of the training sequences. Validation and test sequences are always the same.
+        others: As for `SequenceData`.
     """
 
     def __init__(
         self,
         root: Path | None = None,
+        *,
         image_size: int = 64,
         crop: Crop = "square",
         stride: int = 2,
@@ -101,19 +98,15 @@ class VideoData(SequenceData):
         gap: int | None = None,
         evaluation: int = 512,
         title: str | None = None,
-        steps: int = 5,
-        batch_size: int = 128,
-        epoch: int = 25_600,
-        workers: int = 0,
-        seed: int = 0,
+        **others: Any,
     ) -> None:
-        super().__init__(steps, batch_size, epoch, workers, seed)
+        super().__init__(root, **others)
         for name, value in {"image_size": image_size, "stride": stride, "every": every}.items():
             if value < 1:
                 raise ValueError(f"{type(self).__name__}: expected {name} of at least 1, got {value}.")
-        self.root, self.crop, self.stride, self.every, self.evaluation = root, crop, stride, every, evaluation
+        self.crop, self.stride, self.every, self.evaluation = crop, stride, every, evaluation
         self.title, self._size = title, image_size
-        self.gap = stride * steps if gap is None else gap
+        self.gap = stride * self.steps if gap is None else gap
         self.clips: list[np.ndarray] | None = None
         self.parts: dict[Part, list[Segment]] = {}
 
