@@ -6,11 +6,13 @@ python examples/train.py fit --config examples/configs/mnist/vae.yaml --data flo
     --model.init_args.image_size 64 --model.init_args.fields 5
 """
 
+import signal
 import warnings
 
 from flowvae.base import SequenceVAE
 from flowvae.data.sequences import SequenceData
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class SequenceCLI(LightningCLI):
@@ -25,16 +27,20 @@ def main(arguments: list[str] | None = None) -> LightningCLI:
     """Run the command line, or the given arguments."""
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    return SequenceCLI(
-        SequenceVAE,
-        SequenceData,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        args=arguments,
-        save_config_kwargs={"overwrite": True},
-        # The data module draws new sequences every epoch.
-        trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
-    )
+    try:
+        return SequenceCLI(
+            SequenceVAE,
+            SequenceData,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=arguments,
+            save_config_kwargs={"overwrite": True},
+            # The data module draws new sequences every epoch.
+            trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
+        )
+    except SIGTERMException:
+        # Lightning would end as if the training were finished, and its figures be taken for final ones.
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 if __name__ == "__main__":

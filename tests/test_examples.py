@@ -1,3 +1,5 @@
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -41,6 +43,22 @@ def test_every_degree_of_supervision_trains_tests_and_draws(config, tmp_path):
     files = draw_flows(model, cli.datamodule.split, tmp_path / "pictures", steps=2, samples=2)
     assert files
     assert all(file.stat().st_size > 0 for file in files)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_told_to_stop_does_not_pass_for_a_finished_one(tmp_path, monkeypatch):
+    from flowvae.model import FlowVAE
+
+    learn = FlowVAE.training_step
+
+    def stopped(self, batch, index):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return learn(self, batch, index)
+
+    monkeypatch.setattr(FlowVAE, "training_step", stopped)
+    with pytest.raises(SystemExit) as stop:
+        run_training("digits/supervised.yaml", tmp_path, "--trainer.max_steps", "3")
+    assert stop.value.code == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow
