@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Callback, Trainer
 
-from .data.sequences import DigitSequences
 from .model import UnsupervisedFlowVAE, training_progress
 from .networks import bernoulli_log_prob
 
@@ -33,7 +32,7 @@ class BackwardSelection(Callback):
         end: Share of the training after which no trial begins.
         heal: Steps of a trial.
         tolerance: Largest relative loss of the bound at which a flow stays off.
-        sequences: Validation sequences that decide.
+        sequences: Validation sequences that decide, in whole batches.
     """
 
     def __init__(
@@ -99,20 +98,19 @@ class BackwardSelection(Callback):
     @torch.no_grad()
     def _bound(self, trainer: Trainer, model: UnsupervisedFlowVAE) -> tuple[float, list[float]]:
         """Negative evidence bound per sequence, without noise, and the usage of every control."""
-        data = trainer.datamodule
-        images = data.split.val[: self.sequences]
-        sequences = DigitSequences(images, data.motion, steps=data.steps, length=len(images), seed=-5)
         was_training = model.training
         model.eval()
-        total, usage = 0.0, torch.zeros(model.flows.num_controls)
-        for start in range(0, len(images), 128):
-            frames = sequences.__getitems__(list(range(start, min(start + 128, len(images)))))["frames"]
-            frames = frames.transpose(0, 1).to(model.device)
+        total, usage, seen = 0.0, torch.zeros(model.flows.num_controls), 0
+        for batch in trainer.datamodule.val_dataloader():
+            frames = batch["frames"].transpose(0, 1).to(model.device)
             mean, std = model.encode(frames[0])
             draw = model.infer(frames)
             path = model.roll(mean, draw.weights, len(frames) - 1)
             kl = (0.5 * (mean.square() + std.square() - 1) - std.log()).sum(-1) + model.prior.kl(draw).total
             total += (kl - bernoulli_log_prob(model.decode(path.z), frames).sum(0)).sum().item()
             usage += (draw.spikes > 0.5).float().mean(0).sum(0).cpu()
+            seen += frames.shape[1]
+            if seen >= self.sequences:
+                break
         model.train(was_training)
-        return total / len(images), (usage / len(images)).tolist()
+        return total / seen, (usage / seen).tolist()
