@@ -77,8 +77,10 @@ def test_the_learning_rate_decays_once_in_every_stage():
     from flowvae.model import UnsupervisedFlowVAE
 
     one, two = (UnsupervisedFlowVAE(latent=4, width=4, slab=slab, slab_from=0.6) for slab in (False, True))
-    assert one.learning_rate(0.05) == two.learning_rate(0.03) == pytest.approx(one.learning_rate(0.05))
-    assert one.learning_rate(1.0) == two.learning_rate(1.0) == pytest.approx(0, abs=1e-12)
+    assert two.learning_rate(0.03) == pytest.approx(one.learning_rate(0.05))
+    assert one.learning_rate(0.05) > 0.99
+    assert one.learning_rate(1.0) == pytest.approx(0, abs=1e-12)
+    assert two.learning_rate(1.0) == pytest.approx(0, abs=1e-12)
     assert two.learning_rate(0.6 - 1e-9) == pytest.approx(0, abs=1e-6)
     assert two.learning_rate(0.62) == pytest.approx(one.learning_rate(0.05) / 2)
 

@@ -310,11 +310,12 @@ class UnsupervisedFlowVAE(FlowVAE):
     def _infer(self, frames: Tensor, progress: float) -> tuple[SpikeSlab, Tensor | None]:
         """The draw, and what its speeds leave unexplained if it has slabs."""
         joined = self.hparams.slab and progress >= self.hparams.slab_from
-        seen = shuffle_views(frames, mirror=False) if self.training and self.hparams.shuffle else frames
+        shuffle = self.training and self.hparams.shuffle and not joined
+        seen = shuffle_views(frames, mirror=False) if shuffle else frames
         # In the second stage the spikes are settled: a wavering one would be taken for a low speed.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not joined):
             with self._precision(frames):
-                features = pair_features(self.pair_network, 3 * (frames if joined else seen)).float()
+                features = pair_features(self.pair_network, 3 * seen).float()
             temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
             draw = self.posterior(features, temperature, use_slab=False, sample=False if joined else None)
         if not joined:
