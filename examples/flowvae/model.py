@@ -233,8 +233,6 @@ class UnsupervisedFlowVAE(FlowVAE):
             slabs can express: a flow then helps another out where that is faster than usual.
         spike_warmup: Share of the training in which this weight rises from 0.
         rates_lr: Learning rate of the prior's rates.
-        potential_start: First size of the fields' potential parts relative to the rotational ones. No gradient field
-            goes round in a circle, but over a short arc it can pretend to; small at first, it comes second.
         shuffle: Let the posterior see sequences turned and with their colours exchanged in training, so that it cannot
             divide a transformation between flows by content.
         **shared: Arguments of `FlowVAE`.
@@ -257,7 +255,6 @@ class UnsupervisedFlowVAE(FlowVAE):
         spike_weight: float = 1.0,
         spike_warmup: float = 0.4,
         rates_lr: float = 1e-2,
-        potential_start: float = 1.0,
         shuffle: bool = True,
         **shared,
     ) -> None:
@@ -284,8 +281,6 @@ class UnsupervisedFlowVAE(FlowVAE):
             # A slab begins as the speed that explains how the code moved; the slope of its squashing at 1 is a half.
             head = self.posterior.slab_head.weight.data.view(self.flows.K, 2, -1)
             head.zero_()[:, 0, : self.flows.K] = 2 * torch.eye(self.flows.K)
-        if self.flows.stack.amplitude is not None:
-            self.flows.stack.amplitude.data *= potential_start
         nn.init.normal_(self.posterior.spike_head.weight, std=0.05)
         nn.init.zeros_(self.posterior.spike_head.bias)
 
