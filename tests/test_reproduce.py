@@ -226,3 +226,19 @@ def test_the_paper_preset_trains_for_two_steps(method, tmp_path):
     cli = train.main(fit + SMALL)
     assert cli.trainer.global_step == 2
     assert all(p.isfinite().all() for p in cli.model.parameters())
+
+
+def test_the_pictures_see_the_data_that_the_run_saw():
+    footage = row("ours", "video/unsupervised", "calms21")
+    run = Run(footage, 0, None, Path("runs"), ("--data.stride=5", "--data.init_args.crop=[0.2, 0.4, 0.8, 1.0]"))
+    given = run.data_arguments
+    assert (given["stride"], given["crop"], given["steps"]) == (5, [0.2, 0.4, 0.8, 1.0], DATA["calms21"].steps)
+    assert all(not name.startswith(("model", "trainer")) for name in given)
+
+
+def test_footage_has_three_flows_and_no_selection_and_the_published_size_on_request():
+    footage = row("ours", "video/unsupervised", "cityscapes")
+    assert footage.overrides["model.init_args.fields"] == 3
+    assert "BackwardSelection" not in (CONFIGS / footage.config).read_text()
+    changes = paper_row(footage).overrides
+    assert (changes["model.init_args.latent"], changes["model.init_args.slab"]) == (324, True)

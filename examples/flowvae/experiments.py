@@ -79,10 +79,12 @@ _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
 
 def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
-    """A method on a data set, at the quick preset."""
+    """A method on a data set, at the quick preset: a file of `configs/mnist`, or of another folder by `folder/name`."""
     own = _own(model)
+    config = f"{method}.yaml" if "/" in method else f"mnist/{method}.yaml"
     if data == "mnist":
-        return Row(name, f"mnist/{method}.yaml", own)
+        return Row(name, config, own)
+    method = Path(config).stem
     known = DATA[data]
     count = known.factors or VIDEO_FLOWS
     changes: dict[str, Any] = {
@@ -107,7 +109,7 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     if method.startswith("unsupervised"):
         # Turned and recoloured scenes are no scenes any more.
         changes[_MODEL + "shuffle"] = False
-    return Row(name, f"mnist/{method}.yaml", {**changes, **own})
+    return Row(name, config, {**changes, **own})
 
 
 def _own(model: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def paper_row(quick: Row) -> Row:
     """The published sizes and numbers of steps for a row of the quick preset, for a GPU."""
     data = data_of(quick)
     known = DATA[data]
-    method = quick.config.removeprefix("mnist/").removesuffix(".yaml")
+    method = Path(quick.config).stem
     latent, image = known.paper_latent, _PAPER_IMAGE.get(data, known.image_size)
     changes: dict[str, Any] = {
         **quick.overrides,
@@ -175,7 +177,7 @@ def _unsupervised(title: str, data: str) -> Experiment:
 
 
 def _video(title: str, data: str) -> Experiment:
-    rows = [row("ours, unsupervised", "unsupervised_slab", data), row("VAE", "vae", data)]
+    rows = [row("ours, unsupervised", "video/unsupervised", data), row("VAE", "vae", data)]
     return Experiment(f"{title}: unsupervised flows of real motion (STA)", rows, "STA", data, "video", 8)
 
 

@@ -29,8 +29,7 @@ def open_data(run: Run, **changes: Any) -> Any:
     """The data module that a run was trained on, set up."""
     known = DATA[data_of(run.row)]
     module, name = run.row.overrides.get("data", known.cls).rsplit(".", 1)
-    given = {k.removeprefix("data.init_args."): v for k, v in run.row.overrides.items() if k.startswith("data.init")}
-    arguments = {"root": run.root, "steps": known.steps, **given, **changes}
+    arguments = {"root": run.root, "steps": known.steps, **run.data_arguments, **changes}
     data = getattr(importlib.import_module(module), name)(**arguments)
     data.setup()
     return data

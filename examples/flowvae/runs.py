@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from .experiments import Row
 
 EXAMPLES = Path(__file__).parents[1]
@@ -37,6 +39,16 @@ class Run(NamedTuple):
     def checkpoint(self) -> Path:
         """What training wrote last."""
         return self.folder / "last.ckpt"
+
+    @property
+    def data_arguments(self) -> dict[str, Any]:
+        """What the data module is made with, beside its root, as far as the row and the command line say it."""
+        given = dict(self.row.overrides)
+        for argument in self.extra:
+            name, _, value = argument.lstrip("-").partition("=")
+            given[name] = yaml.safe_load(value)
+        named = {name.replace("data.init_args.", "data."): value for name, value in given.items()}
+        return {name.removeprefix("data."): value for name, value in named.items() if name.startswith("data.")}
 
     def results(self) -> dict[str, Any] | None:
         """Figures of a finished run."""
