@@ -11,9 +11,10 @@ from .networks import bernoulli_log_prob
 
 
 class Trial(NamedTuple):
-    """A flow that is off on trial, and how to go back."""
+    """A control that is off on trial, the one that takes its place if there is one, and how to go back."""
 
     control: int
+    substitute: int | None
     bound: float
     model: dict[str, Any]
     optimizer: dict[str, Any]
@@ -27,11 +28,16 @@ class BackwardSelection(Callback):
     the negative evidence bound of validation sequences, without noise. Every flow is tried once; the trials come early,
     while the others can still learn to take over.
 
+    With double control a transformation may have fallen to the wrong kind of flow: a gradient cannot go round in a
+    circle. So every control that is needed then changes kind on trial: the other part of its field gets its spike, and
+    keeps it if the bound becomes better.
+
     Args:
         begin: Share of the training before the first trial.
         end: Share of the training after which no trial begins.
         heal: Steps of a trial.
         tolerance: Largest relative loss of the bound at which a flow stays off.
+        learn: Steps of a trial of the other kind, which has its motion still to learn.
         sequences: Validation sequences that decide, in whole batches.
     """
 
@@ -41,53 +47,80 @@ class BackwardSelection(Callback):
         end: float = 0.6,
         heal: int = 100,
         tolerance: float = 0.03,
+        learn: int = 300,
         sequences: int = 512,
     ) -> None:
-        self.begin, self.end, self.heal = begin, end, heal
+        self.begin, self.end, self.heal, self.learn = begin, end, heal, learn
         self.tolerance, self.sequences = tolerance, sequences
         self.needed: list[int] = []
+        self.settled: list[int] = []
         self.trial: Trial | None = None
+        self.next_step = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the selection stands, for a checkpoint."""
-        return {"needed": self.needed, "trial": None if self.trial is None else self.trial._asdict()}
+        trial = None if self.trial is None else self.trial._asdict()
+        return {"needed": self.needed, "settled": self.settled, "trial": trial, "next_step": self.next_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.needed = state_dict["needed"]
+        self.needed, self.settled, self.next_step = (state_dict[n] for n in ("needed", "settled", "next_step"))
         self.trial = None if state_dict["trial"] is None else Trial(**state_dict["trial"])
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: UnsupervisedFlowVAE, batch: Any, batch_idx: int
     ) -> None:
         """End a trial that has lasted long enough, and begin the next."""
-        total = int(trainer.estimated_stepping_batches)
-        since = trainer.global_step - round(self.begin * total)
-        if since < 0 or since % self.heal:
+        begin = round(self.begin * int(trainer.estimated_stepping_batches))
+        if trainer.global_step < max(begin, self.next_step):
             return
         model, optimizer = pl_module, trainer.optimizers[0]
         bound, usage = self._bound(trainer, model)
         if self.trial is not None:
             bound, usage = self._judge(trainer, model, bound, usage)
-        candidates = [k for k in range(len(usage)) if bool(model.posterior.enabled[k]) and k not in self.needed]
-        late = training_progress(model) >= self.end
-        if late or not candidates or int(model.posterior.enabled.sum()) == 1:
+        chosen = self._choose(model, usage) if training_progress(model) < self.end else None
+        if chosen is None:
+            self.next_step = int(trainer.estimated_stepping_batches)
             return
-        control = min(candidates, key=lambda k: usage[k])
-        self.trial = Trial(control, bound, copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()))
-        model.posterior.disable(control)
-        model.prior.disable(control)
+        self.trial = Trial(*chosen, bound, copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()))
+        control, substitute = chosen
+        if substitute is None:
+            model.posterior.disable(control)
+            model.prior.disable(control)
+        else:
+            exchange(model, control, substitute)
+        self.next_step = trainer.global_step + (self.heal if substitute is None else self.learn)
+
+    def _choose(self, model: UnsupervisedFlowVAE, usage: list[float]) -> tuple[int, int | None] | None:
+        """The control to be tried next, and its substitute; None if all have been tried."""
+        on = [k for k, enabled in enumerate(model.posterior.enabled.tolist()) if enabled]
+        untried = [k for k in on if k not in self.needed] if len(on) > 1 else []
+        if untried:
+            return min(untried, key=lambda k: usage[k]), None
+        if model.flows.control == "double":
+            for k in on:
+                substitute = (k + model.flows.K) % model.flows.num_controls
+                if k not in self.settled and substitute not in on:
+                    return k, substitute
+        return None
 
     def _judge(
         self, trainer: Trainer, model: UnsupervisedFlowVAE, bound: float, usage: list[float]
     ) -> tuple[float, list[float]]:
         trial, self.trial = self.trial, None
-        kept_off = bound <= trial.bound * (1 + self.tolerance)
-        word = "stays off" if kept_off else "is needed"
-        trainer.print(f"flow {trial.control} {word}: negative bound {trial.bound:.1f} with it, {bound:.1f} without")
-        if kept_off:
+        figures = f"negative bound {trial.bound:.1f} before, {bound:.1f} after the trial"
+        if trial.substitute is None:
+            good = bound <= trial.bound * (1 + self.tolerance)
+            trainer.print(f"flow {trial.control} {'stays off' if good else 'is needed'}: {figures}")
+            self.needed += [] if good else [trial.control]
+        else:
+            good = bound < trial.bound
+            kept = trial.substitute if good else trial.control
+            trainer.print(f"flow {trial.control} or {trial.substitute}, {kept} is the better kind: {figures}")
+            self.needed.append(kept)
+            self.settled.append(kept)
+        if good:
             return bound, usage
-        self.needed.append(trial.control)
         model.load_state_dict(trial.model)
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         trainer.optimizers[0].load_state_dict(trial.optimizer)
@@ -114,3 +147,12 @@ class BackwardSelection(Callback):
                 break
         model.train(was_training)
         return total / seen, (usage / seen).tolist()
+
+
+@torch.no_grad()
+def exchange(model: UnsupervisedFlowVAE, control: int, other: int) -> None:
+    """Let two controls change places: each gets the spike of the other, with its prior."""
+    posterior, prior = model.posterior, model.prior
+    spikes = [posterior.spike_head.weight, posterior.spike_head.bias, posterior.enabled]
+    for rows in [*spikes, prior.on_logit, prior.switch_on_logit, prior.switch_off_logit]:
+        rows[[control, other]] = rows[[other, control]]

@@ -1,0 +1,94 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer, seed_everything
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+from flowvae.data.sequences import DigitsData
+from flowvae.model import UnsupervisedFlowVAE
+from flowvae.selection import BackwardSelection, exchange
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    torch.set_default_dtype(torch.float32)
+    seed_everything(0)
+
+
+def train(selection, control="single", fields=3, steps=40):
+    model = UnsupervisedFlowVAE(latent=4, fields=fields, width=8, control=control, path_kl=None, forcing=False)
+    data = DigitsData(motion="spikes", steps=2, batch_size=4, epoch=4 * steps)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=[selection], enable_model_summary=False, **quiet)
+    trainer.fit(model, data)
+    return model
+
+
+class Scripted(BackwardSelection):
+    """Selection whose bound is a function of the controls that are on."""
+
+    def __init__(self, bound, usage, **others):
+        super().__init__(begin=0.0, heal=2, learn=3, end=0.9, **others)
+        self.bound, self.usage = bound, usage
+        self.tried = []
+
+    def _bound(self, trainer, model):
+        on = tuple(k for k, enabled in enumerate(model.posterior.enabled.tolist()) if enabled)
+        self.tried.append((trainer.global_step, on))
+        return self.bound(on), self.usage
+
+
+def test_the_least_used_flow_goes_first_and_what_the_bound_needs_stays():
+    selection = Scripted(lambda on: 100.0 + 50.0 * (0 not in on) + 1.0 * (2 not in on), [0.5, 0.1, 0.3], tolerance=0.02)
+    model = train(selection)
+    assert model.posterior.enabled.tolist() == [True, False, False]
+    assert [on for _, on in selection.tried[1:]] == [(0, 2), (0,)]
+    assert [step for step, _ in selection.tried] == [0, 2, 4]
+
+
+def test_a_flow_that_is_needed_comes_back_with_its_weights():
+    selection = Scripted(lambda on: 100.0 if len(on) == 3 else 200.0, [0.5, 0.1, 0.3])
+    model = train(selection)
+    assert model.posterior.enabled.all()
+    assert sorted(selection.needed) == [0, 1, 2]
+    assert torch.isfinite(torch.cat([p.flatten() for p in model.parameters()])).all()
+
+
+def test_with_double_control_a_transformation_gets_the_better_kind():
+    # Controls 0 and 1 are gradients, 2 and 3 rotations: the data need one of each field, the second as a rotation.
+    def bound(on):
+        covered = (0 in on or 2 in on) and (1 in on or 3 in on)
+        return 100.0 + 100.0 * (not covered) + 10.0 * (1 in on and 3 not in on) + 10.0 * (2 in on and 0 not in on)
+
+    selection = Scripted(bound, [0.4, 0.4, 0.1, 0.0], tolerance=0.2)
+    model = train(selection, "double", fields=2, steps=60)
+    assert model.posterior.enabled.tolist() == [True, False, False, True]
+    assert sorted(selection.settled) == [0, 3]
+
+
+def test_exchanged_controls_have_each_others_spikes():
+    model = UnsupervisedFlowVAE(latent=4, fields=2, width=8, control="double", path_kl=None, learn_rates=True).eval()
+    model.posterior.disable(2)
+    features = torch.randn(5, 6, 128)
+    before = model.posterior(features).logits
+    exchange(model, 0, 2)
+    torch.testing.assert_close(model.posterior(features).logits, before[..., [2, 1, 0, 3]])
+    assert model.posterior.enabled.tolist() == [False, True, True, True]
+
+
+def test_selection_goes_on_from_a_checkpoint():
+    first = BackwardSelection()
+    first.needed, first.settled, first.next_step = [1, 2], [2], 700
+    second = BackwardSelection()
+    second.load_state_dict(first.state_dict())
+    assert second.state_dict() == first.state_dict()
+
+
+def test_real_bounds_leave_a_model_that_still_works():
+    model = train(BackwardSelection(begin=0.0, heal=2, learn=2, tolerance=1.0, sequences=8), "double", fields=2).eval()
+    assert int(model.posterior.enabled.sum()) == 1
+    frames = torch.rand(3, 2, 3, 28, 28)
+    assert torch.isfinite(model.decode(model.roll(model.encode(frames[0])[0], model.infer(frames).weights, 2).z)).all()
