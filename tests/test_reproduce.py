@@ -65,7 +65,7 @@ def test_a_table_has_the_six_baselines_and_ours_with_and_without_labels():
     for data in ("mnist", "shapes3d", "falcor3d", "isaac3d"):
         names = [r.name for r in EXPERIMENTS[f"{data}_table"].rows]
         assert names[:6] == ["VAE", "β-VAE", "FactorVAE", "SlowVAE", "TVAE", "PoFlow"]
-        assert names[6:] == ["ours, supervised", "ours, weakly supervised"]
+        assert names[6:] == ["ours, supervised", "ours, weakly supervised", "ours, unsupervised"]
         assert all(data_of(r) == data for r in EXPERIMENTS[f"{data}_table"].rows)
 
 

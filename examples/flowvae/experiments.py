@@ -69,6 +69,7 @@ METHODS = {
     "PoFlow": "poflow",
     "ours, supervised": "supervised",
     "ours, weakly supervised": "weak",
+    "ours, unsupervised": "unsupervised_single",
 }
 UNSUPERVISED = {
     "single control, spikes": "unsupervised_single",
@@ -167,7 +168,7 @@ def paper_row(quick: Row) -> Row:
 def _table(title: str, data: str) -> Experiment:
     rows = [row(name, method, data) for name, method in METHODS.items()]
     return Experiment(
-        f"{title}: baselines and supervised and weakly supervised flows (FFRL)", rows, data=data, minutes=8
+        f"{title}: baselines (FFRL) and flows with three degrees of supervision", rows, data=data, minutes=8
     )
 
 

@@ -29,7 +29,10 @@ _BY_FACTOR = (
 )
 _DIGITS = {heading: digits for _, heading, digits in _BY_FACTOR} | {"seconds": 0}
 # Where a table has many models: one table per figure, models against factors.
-_COMPARED = ("error", "relative error", "over re-encoding", "log p, normal", "log p, Bernoulli", "affine map")
+_COMPARED = (
+    "relative error", "error", "over re-encoding", "log p, normal", "log p, Bernoulli", "affine map", "F1",
+    "speed correlation",
+)  # fmt: skip
 _SCORES = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 
 Values = dict[str, list[float]]
@@ -96,7 +99,7 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     missing = [f"{run.row.name}, seed {run.seed}" for run in planned if run.results() is None]
     if missing:
         lines += [f"Not finished: {'; '.join(missing)}.", ""]
-    if len(experiment.rows) > 4 and experiment.paper != "STA":
+    if len(experiment.rows) > 4:
         lines += _comparison(rows, factors)
     else:
         for name, values in rows.items():
@@ -129,9 +132,10 @@ def _comparison(rows: dict[str, Values], factors: list[str]) -> list[str]:
             cells = {name: [cell(v, f"{factor}: {heading}") for factor in factors] for name, v in present.items()}
             lines += [f"## {heading[0].upper()}{heading[1:]}", "", *_markdown(["", *factors], cells), ""]
     scores = [score.replace("_", " ") for score in _SCORES]
-    others = [name for name in [*scores, "selector accuracy", "seconds"] if any(name in v for v in rows.values())]
+    wanted = [*scores, "mean F1", "largest surplus usage", "selector accuracy", "seconds"]
+    others = [name for name in wanted if any(name in v for v in rows.values())]
     cells = {name: [cell(v, other) for other in others] for name, v in rows.items() if v}
-    return [*lines, "## Codes and time", "", *_markdown(["", *others], cells), ""]
+    return [*lines, "## Further figures", "", *_markdown(["", *others], cells), ""]
 
 
 def _factor_table(values: Values, factors: list[str]) -> list[str]:
