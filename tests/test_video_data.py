@@ -64,6 +64,26 @@ def test_a_snippet_holds_every_n_th_frame_from_its_start(source, request):
     assert (numbers_of(batch["frames"]) - expected).abs().max() <= (1 if source == "clip" else 0)
 
 
+@pytest.mark.parametrize(("flips", "ways"), [("none", 1), ("horizontal", 2), ("both", 4)])
+def test_training_snippets_are_mirrored_whole_and_others_are_not(tmp_path, flips, ways):
+    # A bright corner: which of the four it is tells how a frame was mirrored.
+    frame = np.zeros((16, 16, 3), np.uint8)
+    frame[:8, :8] = 255
+    write_video(tmp_path / "corner.mp4", [frame] * 80, 30)
+    data = VideoData(tmp_path / "corner.mp4", image_size=16, stride=1, flips=flips, steps=2, batch_size=64, epoch=64)
+
+    def corners(loader):
+        frames = next(iter(loader))["frames"].mean(2)
+        four = torch.stack([frames[..., y, x] for y in (3, 12) for x in (3, 12)], -1).argmax(-1)
+        assert (four == four[:, :1]).all()
+        return set(four.flatten().tolist())
+
+    assert len(corners(data.train_dataloader())) == ways
+    assert corners(data.val_dataloader()) == {0}
+    with pytest.raises(ValueError, match="flips"):
+        VideoData(tmp_path / "corner.mp4", flips="vertical")
+
+
 def test_parts_are_split_by_time_with_a_gap(folder):
     data = VideoData(folder, image_size=8, stride=2, steps=3, gap=7, epoch=500)
     shown = {
@@ -183,7 +203,7 @@ def test_the_command_line_has_the_arguments_of_a_class_and_of_its_parents():
     parser.add_class_arguments(CalMS21Data)
     defaults = parser.get_defaults().as_dict()
     shared = {"root", "steps", "batch_size", "epoch", "workers", "seed"}
-    assert set(defaults) == shared | {"image_size", "crop", "stride", "every", "evaluation"}
+    assert set(defaults) == shared | {"image_size", "crop", "stride", "every", "flips", "evaluation"}
     assert (defaults["crop"], defaults["every"]) == ("whole", 2)
     for fixed in ("gap", "stpes"):
         with pytest.raises(TypeError, match=fixed):

@@ -177,8 +177,9 @@ def _unsupervised(title: str, data: str) -> Experiment:
     return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, minutes=8)
 
 
-def _video(title: str, data: str) -> Experiment:
+def _video(title: str, data: str, flips: str) -> Experiment:
     rows = [row("ours, unsupervised", "video/unsupervised", data), row("VAE", "vae", data)]
+    rows = [each._replace(overrides={**each.overrides, _DATA + "flips": flips}) for each in rows]
     return Experiment(f"{title}: unsupervised flows of real motion (STA)", rows, "STA", data, "video", 8)
 
 
@@ -216,8 +217,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "shapes3d_unsupervised": _unsupervised("Shapes3D", "shapes3d"),
     "falcor3d_unsupervised": _unsupervised("Falcor3D", "falcor3d"),
     "isaac3d_unsupervised": _unsupervised("Isaac3D", "isaac3d"),
-    "calms21": _video("CalMS21", "calms21"),
-    "cityscapes": _video("Cityscapes", "cityscapes"),
+    "calms21": _video("CalMS21", "calms21", "both"),
+    "cityscapes": _video("Cityscapes", "cityscapes", "horizontal"),
     "mnist_ablations": Experiment(
         "Ablations of the unsupervised model (STA)",
         [

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
@@ -14,6 +14,8 @@ from .base import Batch, Part, SequenceData, Sequences
 from .files import DataError
 from .frames import FRAMES, Crop, as_frames, pack, read_image, shrink
 
+Flips = Literal["none", "horizontal", "both"]
+_AXES: dict[Flips, list[int]] = {"none": [], "horizontal": [-1], "both": [-1, -2]}
 _VIDEOS, _IMAGES = {".mp4", ".avi", ".mov", ".mkv"}, {".png", ".jpg", ".jpeg"}
 
 
@@ -33,14 +35,15 @@ class ClipSequences(Sequences):
         segments: Where snippets may lie; none reaches from one into another.
         stride: Frames of the clip per step.
         spread: Take snippets at even distances instead of random ones.
+        flips: Axes along which random snippets are mirrored, every one with probability one half.
         steps: Frames after the first.
         length: Number of sequences.
         seed: Sequences with another seed differ.
     """
 
     def __init__(
-        self, clips: list[np.ndarray], segments: list[Segment], stride: int, *, spread: bool, steps: int, length: int,
-        seed: int,
+        self, clips: list[np.ndarray], segments: list[Segment], stride: int, *, spread: bool, flips: Flips, steps: int,
+        length: int, seed: int,
     ) -> None:  # fmt: skip
         starts = [
             torch.stack((torch.full((count,), s.clip), torch.arange(s.first, s.first + count)), -1)
@@ -50,6 +53,7 @@ class ClipSequences(Sequences):
         self.starts = torch.cat(starts) if starts else torch.empty(0, 2, dtype=torch.long)
         super().__init__(steps=steps, length=min(length, len(self.starts)) if spread else length, seed=seed)
         self.clips, self.stride, self.spread = clips, stride, spread
+        self.axes = [] if spread else _AXES[flips]
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Snippets, whose factors nobody knows."""
@@ -61,6 +65,9 @@ class ClipSequences(Sequences):
         offsets = np.arange(self.steps + 1) * self.stride
         frames = np.concatenate([self.clips[clip][first + offsets] for clip, first in starts.tolist()])
         frames = as_frames(frames, frames.shape[1]).unflatten(0, (count, self.steps + 1))
+        for axis in self.axes:
+            mirrored = torch.rand(count, generator=generator) < 0.5
+            frames[mirrored] = frames[mirrored].flip(axis)
         return Batch(
             frames=frames, weights=torch.zeros(count, self.steps, 0), factor=torch.full((count,), -1), start=starts
         )
@@ -71,8 +78,8 @@ class VideoData(SequenceData):
 
     Between the parts `gap` frames are left out, so that no frame of one is the immediate neighbour of another's.
     Settings that show the motion at 64×64 pixels: for a mouse in an open field from above at 30 frames a second,
-    `crop="whole"` and `stride=5`; for a motorway drive at 25 frames a second,
-    `crop=(0.2, 0.45, 0.8, 0.98)` (the road) and `stride=2`.
+    `crop="whole"`, `stride=5` and `flips="both"`; for a motorway drive at 25 frames a second,
+    `crop=(0.2, 0.45, 0.8, 0.98)` (the road), `stride=2` and `flips="horizontal"`.
 
     Args:
         root: A video file, a folder of frames in the order of their names, or a folder of several of either.
@@ -81,6 +88,8 @@ class VideoData(SequenceData):
             top, right and bottom edges as shares of width and height.
         stride: Frames per step, counted after `every`.
         every: Keep only every n-th frame of the footage, for very long clips.
+        flips: Mirror training snippets at random along these axes: `"none"`, `"horizontal"` or `"both"`. Little footage
+            is learnt by heart, unless every motion comes in every direction.
         gap: Frames that are left out between two parts; as many as a snippet spans without a number.
         evaluation: Most sequences of a validation or test loader.
         title: What the data are, for captions; the file's name without one.
@@ -95,6 +104,7 @@ class VideoData(SequenceData):
         crop: Crop = "square",
         stride: int = 2,
         every: int = 1,
+        flips: Flips = "none",
         gap: int | None = None,
         evaluation: int = 512,
         title: str | None = None,
@@ -104,7 +114,10 @@ class VideoData(SequenceData):
         for name, value in {"image_size": image_size, "stride": stride, "every": every}.items():
             if value < 1:
                 raise ValueError(f"{type(self).__name__}: expected {name} of at least 1, got {value}.")
+        if flips not in _AXES:
+            raise ValueError(f"{type(self).__name__}: expected flips {', '.join(_AXES)}, got {flips!r}.")
         self.crop, self.stride, self.every, self.evaluation = crop, stride, every, evaluation
+        self.flips = flips
         self.title, self._size = title, image_size
         self.gap = stride * self.steps if gap is None else gap
         self.clips: list[np.ndarray] | None = None
@@ -164,6 +177,7 @@ class VideoData(SequenceData):
             self.parts[part],
             self.stride,
             spread=part != "train",
+            flips=self.flips,
             steps=self.steps,
             length=length,
             seed=seed,
