@@ -69,6 +69,14 @@ def test_with_double_control_a_transformation_gets_the_better_kind():
     assert sorted(selection.settled) == [0, 3]
 
 
+def test_what_helped_a_flow_of_the_wrong_kind_goes_once_it_has_changed():
+    def bound(on):
+        return 100.0 if 2 in on and 0 not in on else 150.0 if {0, 1} <= set(on) else 400.0
+
+    model = train(Scripted(bound, [0.4, 0.3, 0.1, 0.0], tolerance=0.2), "double", fields=2, steps=60)
+    assert model.posterior.enabled.tolist() == [False, False, True, False]
+
+
 def test_exchanged_controls_have_each_others_spikes():
     model = UnsupervisedFlowVAE(latent=4, fields=2, width=8, control="double", path_kl=None, learn_rates=True).eval()
     model.posterior.disable(2)

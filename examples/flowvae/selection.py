@@ -30,7 +30,7 @@ class BackwardSelection(Callback):
 
     With double control a transformation may have fallen to the wrong kind of flow: a gradient cannot go round in a
     circle. So every control that is needed then changes kind on trial: the other part of its field gets its spike, and
-    keeps it if the bound becomes better.
+    keeps it if the bound becomes better. Then those that have not changed kind are tried again.
 
     Args:
         begin: Share of the training before the first trial.
@@ -117,8 +117,9 @@ class BackwardSelection(Callback):
             good = bound < trial.bound
             kept = trial.substitute if good else trial.control
             trainer.print(f"flow {trial.control} or {trial.substitute}, {kept} is the better kind: {figures}")
-            self.needed.append(kept)
             self.settled.append(kept)
+            # Beside a flow of the better kind others may no longer be needed.
+            self.needed = list(self.settled) if good else self.needed
         if good:
             return bound, usage
         model.load_state_dict(trial.model)
