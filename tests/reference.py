@@ -1,5 +1,7 @@
 """Independent references for the tests: autograd, linear fields, and random cases."""
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from torchflowfield import FlowBank, FlowField, HelmholtzFlowField, PotentialFlowField, RotationalFlowField
+from torchflowfield.stack import RidgeStack
 
 FIELDS = {"potential": PotentialFlowField, "rotational": RotationalFlowField, "helmholtz": HelmholtzFlowField}
 KINDS = list(FIELDS)
@@ -103,6 +106,19 @@ class LinearField(FlowField):
         return z @ self.matrix.mT
 
 
+def ridge_stack(fields=2, dim=3, width=4, **changes):
+    """Parameters of `fields` Helmholtz fields that move with time, or as changed."""
+    options = {
+        "kind": "helmholtz",
+        "activation": "logcosh",
+        "convex": False,
+        "frequencies": 2,
+        "period": 10.0,
+        "context_dim": 0,
+    }
+    return RidgeStack(fields, dim, width, **(options | changes))
+
+
 def field_of_bank(bank: FlowBank, k: int, **options) -> FlowField:
     """Field number k of a bank, as a separate module with copied parameters."""
     width = bank.stack.bias.shape[-1]
@@ -139,3 +155,23 @@ def rollouts(draw):
         weights = torch.randn(*shapes[form], bank.num_controls)
     context = torch.randn(*batch, context_dim) if context_dim else None
     return bank, torch.randn(*batch, 3), weights, steps, context
+
+
+def states_of(K):
+    return torch.tensor([bits for bits in itertools.product([0.0, 1.0], repeat=K) if any(bits)])
+
+
+def conditioned(p):
+    """Probabilities of all states that are not all zero, bits being on with probabilities p."""
+    states = states_of(len(p))
+    weight = (p * states + (1 - p) * (1 - states)).prod(-1)
+    return weight / weight.sum()
+
+
+def assert_frequencies(samples, expected):
+    states = states_of(samples.shape[-1])
+    counts = (samples[:, None] == states).all(-1).sum(0).double()
+    assert counts.sum() == len(samples)
+    chi2 = ((counts - len(samples) * expected).square() / (len(samples) * expected)).sum()
+    degrees = len(states) - 1
+    assert chi2 < degrees + 5 * math.sqrt(2 * degrees)

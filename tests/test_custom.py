@@ -3,7 +3,7 @@ import torch
 from reference import LinearField, close, gradient, jacobian, randomize, trace
 from torch import nn
 
-from torchflowfield import AutogradPotential, FlowBank, HelmholtzFlowField, ODEStepper, PotentialFlowField
+from torchflowfield import AutogradPotential, FlowBank, HelmholtzFlowField, ModuleField, ODEStepper, PotentialFlowField
 
 
 class Timed(nn.Module):
@@ -31,6 +31,34 @@ class Well(nn.Module):
 @pytest.fixture
 def fields():
     return [randomize(HelmholtzFlowField(3, 4)), Timed(), AutogradPotential(Well()), LinearField(torch.randn(3, 3))]
+
+
+def test_a_module_field_has_every_quantity_by_autograd():
+    module = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    class Timed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = module
+
+        def forward(self, t, z, context=None):
+            velocity = self.module(z) * torch.as_tensor(t).reshape(-1, 1)
+            return velocity if context is None else velocity + context
+
+    field, t, z, x = ModuleField(Timed()), torch.rand(4), torch.randn(4, 3), torch.randn(4, 3)
+    expected = jacobian(lambda y: field(t, y), z)
+    close(field.jacobian(t, z), expected)
+    close(field.jvp(t, z, x), (expected @ x[..., None]).squeeze(-1))
+    close(field.divergence(t, z), trace(expected))
+    close(field.log_det(t, z, 0.5), torch.linalg.slogdet(torch.eye(3) + 0.5 * expected).logabsdet)
+    jet = field.jet(t, z)
+    close(jet.laplacian, trace(expected))
+    close(jet.velocity, field(t, z))
+    for absent in (jet.potential, jet.time_derivative, jet.gradient):
+        assert (absent == 0).all()
+    context = torch.randn(4, 3)
+    close(field(t, z, context), field(t, z) + context)
+    close(field.jacobian(t, z, context), expected)
 
 
 @pytest.mark.parametrize("t", [0.7, torch.linspace(0, 1, 5)])

@@ -6,11 +6,10 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from reference import FIELDS, LinearField, close, field_cases, gradient, hessian, jacobian, randomize, trace
+from reference import FIELDS, close, field_cases, gradient, hessian, jacobian, randomize, trace
 from torch import nn
 
-from torchflowfield import FlowField, HelmholtzFlowField, PotentialFlowField, RotationalFlowField
-from torchflowfield.fields import ModuleField
+from torchflowfield import HelmholtzFlowField, PotentialFlowField, RotationalFlowField
 
 KINDS = list(FIELDS)
 
@@ -220,43 +219,6 @@ def test_fields_work_under_vmap_and_inference_mode(kind):
         close(actual, expected)
     with torch.inference_mode():
         close(field.jet(t, z).laplacian, field.jet(t, z.clone()).laplacian)
-
-
-def test_a_module_field_has_every_quantity_by_autograd():
-    module = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 3))
-
-    class Timed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.module = module
-
-        def forward(self, t, z, context=None):
-            velocity = self.module(z) * torch.as_tensor(t).reshape(-1, 1)
-            return velocity if context is None else velocity + context
-
-    field, t, z, x = ModuleField(Timed()), torch.rand(4), torch.randn(4, 3), torch.randn(4, 3)
-    expected = jacobian(lambda y: field(t, y), z)
-    close(field.jacobian(t, z), expected)
-    close(field.jvp(t, z, x), (expected @ x[..., None]).squeeze(-1))
-    close(field.divergence(t, z), trace(expected))
-    close(field.log_det(t, z, 0.5), torch.linalg.slogdet(torch.eye(3) + 0.5 * expected).logabsdet)
-    jet = field.jet(t, z)
-    close(jet.laplacian, trace(expected))
-    close(jet.velocity, field(t, z))
-    for absent in (jet.potential, jet.time_derivative, jet.gradient):
-        assert (absent == 0).all()
-    context = torch.randn(4, 3)
-    close(field(t, z, context), field(t, z) + context)
-    close(field.jacobian(t, z, context), expected)
-
-
-@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
-def test_a_field_of_ones_own_needs_only_a_forward(batch):
-    matrix = torch.randn(3, 3)
-    field, z = LinearField(matrix), torch.randn(*batch, 3)
-    assert isinstance(field, FlowField)
-    close(field.jacobian(0.0, z), matrix.expand(*batch, 3, 3))
-    close(field.divergence(0.0, z), matrix.trace().expand(batch))
 
 
 def test_fields_show_their_sizes():

@@ -2,24 +2,7 @@ import copy
 
 import pytest
 import torch
-from reference import close, randomize
-
-from torchflowfield.ridge import RidgeSnapshot
-from torchflowfield.stack import RidgeStack
-
-KINDS = ["potential", "rotational", "helmholtz"]
-
-
-def stack(fields=2, dim=3, width=4, **changes):
-    options = {
-        "kind": "helmholtz",
-        "activation": "logcosh",
-        "convex": False,
-        "frequencies": 2,
-        "period": 10.0,
-        "context_dim": 0,
-    }
-    return RidgeStack(fields, dim, width, **(options | changes))
+from reference import KINDS, close, randomize, ridge_stack
 
 
 @pytest.mark.parametrize("batch", [(), (5,), (2, 5)])
@@ -27,7 +10,7 @@ def stack(fields=2, dim=3, width=4, **changes):
 @pytest.mark.parametrize("frequencies", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_grid_of_times_holds_the_fields_of_every_time(kind, frequencies, context_dim, batch):
-    fields = randomize(stack(kind=kind, frequencies=frequencies, context_dim=context_dim))
+    fields = randomize(ridge_stack(kind=kind, frequencies=frequencies, context_dim=context_dim))
     context = torch.randn(*batch, context_dim) if context_dim else None
     times, z = torch.arange(6.0), torch.randn(*batch, 3)
     grid = fields.on_grid(times, context, len(batch)).unbind(6)
@@ -38,7 +21,7 @@ def test_a_grid_of_times_holds_the_fields_of_every_time(kind, frequencies, conte
 
 @pytest.mark.parametrize(("kind", "parts"), [("potential", 1), ("rotational", 1), ("helmholtz", 2)])
 def test_a_field_has_one_part_for_its_gradient_and_one_for_its_rotation(kind, parts):
-    fields = stack(kind=kind)
+    fields = ridge_stack(kind=kind)
     assert fields.parts == parts
     snapshot = fields.at(torch.tensor(0.0))
     assert [part is not None for part in (snapshot.amplitude, snapshot.rotation)].count(True) == parts
@@ -46,53 +29,26 @@ def test_a_field_has_one_part_for_its_gradient_and_one_for_its_rotation(kind, pa
 
 
 def test_rotations_are_sent_across_the_weights_and_gradients_along_them():
-    snapshot = randomize(stack()).at(torch.tensor(1.0))
+    snapshot = randomize(ridge_stack()).at(torch.tensor(1.0))
     close(snapshot.folded().outputs, snapshot.amplitude[..., None] * snapshot.weight + snapshot.rotation)
     close((snapshot.rotation * snapshot.weight).sum(-1), torch.zeros(2, 4), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("activation", ["logcosh", "softplus"])
 def test_convex_amplitudes_are_positive_at_all_times(activation):
-    fields = randomize(stack(kind="potential", convex=True, activation=activation), scale=3.0)
+    fields = randomize(ridge_stack(kind="potential", convex=True, activation=activation), scale=3.0)
     assert (fields.at(torch.linspace(0, 20, 50)).amplitude > 0).all()
 
 
 @pytest.mark.parametrize("convex", [False, True])
 def test_a_new_field_moves_points_only_a_little(convex):
-    fields = stack(dim=16, width=128, kind="potential" if convex else "helmholtz", convex=convex)
+    fields = ridge_stack(dim=16, width=128, kind="potential" if convex else "helmholtz", convex=convex)
     velocity = fields.at(torch.tensor(1.0)).velocity(torch.randn(64, 16), None)
     assert 0 < velocity.norm(dim=-1).mean() < 1
 
 
-def test_selecting_a_part_drops_the_others():
-    fields, z = randomize(stack()), torch.randn(5, 3)
-    snapshot = fields.at(torch.tensor(1.0))
-    parts = snapshot.parts(z)
-    close(snapshot.select(1, None).velocity(z, None), parts[:, 1].sum(1))
-    close(snapshot.select(1, 0).velocity(z, None), parts[:, 1, 0])
-    rotation = snapshot.select(1, 1)
-    close(rotation.velocity(z, None), parts[:, 1, 1])
-    assert not rotation.potential
-    assert (rotation.divergence(z, None) == 0).all()
-
-
-def test_evaluate_gives_what_the_separate_methods_give():
-    snapshot, z = randomize(stack()).at(torch.tensor(0.4)), torch.randn(5, 3)
-    controls = torch.randn(5, 2, 2)
-    for mixture in (None, controls):
-        evaluation, jet = snapshot.evaluate(z, mixture), snapshot.jet(z)
-        close(evaluation.velocity, snapshot.velocity(z, mixture))
-        close(evaluation.divergence, snapshot.divergence(z, mixture))
-        velocity, divergence = snapshot.velocity_and_divergence(z, mixture)
-        close(velocity, evaluation.velocity)
-        close(divergence, evaluation.divergence)
-        close(evaluation.time_derivative, jet.time_derivative)
-        close(evaluation.gradient_norm2, jet.gradient.square().sum(-1))
-    assert isinstance(snapshot, RidgeSnapshot)
-
-
 def test_a_lazy_stack_takes_its_size_from_materialize_and_keeps_it():
-    fields = stack(dim=None)
+    fields = ridge_stack(dim=None)
     assert fields.dim is None
     fields.materialize(5)
     fields.materialize(7)
@@ -101,7 +57,7 @@ def test_a_lazy_stack_takes_its_size_from_materialize_and_keeps_it():
 
 
 def test_a_lazy_stack_loads_the_size_of_a_state_dict():
-    source, target = stack(dim=5), stack(dim=None)
+    source, target = ridge_stack(dim=5), ridge_stack(dim=None)
     target.load_state_dict(source.state_dict())
     assert target.dim == 5
     z, t = torch.randn(4, 5), torch.tensor(2.0)
@@ -109,8 +65,8 @@ def test_a_lazy_stack_loads_the_size_of_a_state_dict():
 
 
 def test_a_lazy_stack_has_a_state_dict_and_a_copy():
-    fields = stack(dim=None)
-    assert set(fields.state_dict()) == set(stack(dim=3).state_dict())
+    fields = ridge_stack(dim=None)
+    assert set(fields.state_dict()) == set(ridge_stack(dim=3).state_dict())
     copied = copy.deepcopy(fields)
     copied.materialize(4)
     assert copied.dim == 4
@@ -118,7 +74,7 @@ def test_a_lazy_stack_has_a_state_dict_and_a_copy():
 
 
 def test_a_lazy_stack_materializes_in_the_dtype_it_was_moved_to():
-    fields = stack(dim=None).to(torch.float32)
+    fields = ridge_stack(dim=None).to(torch.float32)
     fields.materialize(3)
     assert fields.weight.dtype == torch.float32
 
@@ -143,19 +99,19 @@ def test_bad_sizes_and_choices_are_errors(options, message, request):
     if "curly" in message:
         request.getfixturevalue("without_hook")
     with pytest.raises(ValueError, match=message):
-        stack(**options)
+        ridge_stack(**options)
 
 
 def test_a_lazy_rotation_refuses_a_line():
     with pytest.raises(ValueError, match="a rotation needs at least two axes, got dim=1"):
-        stack(dim=None).materialize(1)
+        ridge_stack(dim=None).materialize(1)
 
 
 def test_context_is_required_exactly_where_the_stack_was_built_for_one():
     t = torch.tensor(0.0)
     with pytest.raises(ValueError, match=r"expected a context of shape \(\*, 2\), got none. Pass context="):
-        stack(context_dim=2).at(t)
+        ridge_stack(context_dim=2).at(t)
     with pytest.raises(ValueError, match="got a context but was built without one. Build it with context_dim="):
-        stack().at(t, torch.randn(4, 2))
+        ridge_stack().at(t, torch.randn(4, 2))
     with pytest.raises(ValueError, match=r"expected a context of shape \(\*, 2\), got \(4, 3\)"):
-        stack(context_dim=2).at(t, torch.randn(4, 3))
+        ridge_stack(context_dim=2).at(t, torch.randn(4, 3))

@@ -2,19 +2,15 @@
 
 from torchflowfield.autograd import AutogradPotential
 from torchflowfield.bank import BoundField, FlowBank
-from torchflowfield.fields import (
-    FlowField,
-    HelmholtzFlowField,
-    HelmholtzParts,
-    ModuleField,
-    PotentialFlowField,
-    RotationalFlowField,
-)
+from torchflowfield.custom import ModuleField
+from torchflowfield.diffusion import DiffusionPrior
+from torchflowfield.fields import HelmholtzFlowField, HelmholtzParts, PotentialFlowField, RotationalFlowField
+from torchflowfield.interface import FlowField, Jet
 from torchflowfield.losses import DynamicOTLoss, Forcing, OTTerms, PathKL, PathKLTerms
+from torchflowfield.path import FlowPath
 from torchflowfield.posteriors import Annealing, FlowChoice, FlowSelector, SpikeSlabPosterior
-from torchflowfield.priors import DiffusionPrior, SpikeSlab, SpikeSlabKL, SpikeSlabPrior
-from torchflowfield.ridge import Jet
-from torchflowfield.stepper import FlowPath, ODEStepper
+from torchflowfield.priors import SpikeSlab, SpikeSlabKL, SpikeSlabPrior
+from torchflowfield.stepper import ODEStepper
 from torchflowfield.time import FourierTime
 
 __all__ = [

@@ -68,6 +68,12 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[object]
         raise ValueError(f"{owner}: expected {name} to be one of {', '.join(map(repr, options))}, got {value!r}.")
 
 
+def check_features(owner: str, features: Tensor, size: int) -> None:
+    """Raise unless the last axis of `features` has the given size."""
+    if features.shape[-1] != size:
+        raise ValueError(f"{owner}: expected features of shape (*, {size}), got {tuple(features.shape)}.")
+
+
 def check_temperature(owner: str, temperature: float) -> None:
     """Raise unless the temperature of a relaxation is positive."""
     if not temperature > 0:

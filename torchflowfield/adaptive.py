@@ -6,7 +6,7 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
-from torchflowfield.fields import FlowField
+from torchflowfield.interface import FlowField
 
 ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 

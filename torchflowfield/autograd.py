@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchflowfield._checks import as_time
-from torchflowfield.fields import FlowField, Time
-from torchflowfield.ridge import Jet
+from torchflowfield.interface import FlowField, Jet, Time
 
 
 class AutogradPotential(FlowField):

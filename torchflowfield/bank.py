@@ -9,12 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchflowfield._checks import as_time, check_choice, check_finite, check_latent
-from torchflowfield.custom import FieldSnapshot, FieldStack
-from torchflowfield.fields import FlowField, Time
-from torchflowfield.ridge import Jet, RidgeSnapshot
+from torchflowfield.custom import FieldStack
+from torchflowfield.fields import Snapshot, SnapshotField
+from torchflowfield.interface import Jet, Time
 from torchflowfield.stack import Kind, RidgeStack
 
-Snapshot = RidgeSnapshot | FieldSnapshot
 Weights = int | Float[Tensor, "*schedule controls"]
 _DEFAULTS = (None, 128, "helmholtz", "single", "logcosh", False, 4, 32.0, 0)
 
@@ -218,7 +217,7 @@ class FlowBank(nn.Module):
         return Selection(control, None)
 
 
-class BoundField(FlowField):
+class BoundField(SnapshotField):
     """A bank with fixed weights, as a field of `(t, z)`; it shares the bank's parameters."""
 
     def __init__(self, bank: FlowBank, weights: Tensor | Selection) -> None:
@@ -233,31 +232,6 @@ class BoundField(FlowField):
                 raise ValueError("FlowBank: a bound schedule needs one time for the whole batch, got one per sample.")
             weights = weights.index_select(0, frame[None]).squeeze(0)
         return self.bank.snapshot(t, z, weights, context)
-
-    def forward(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Velocity `[*, D]` at time `t`."""
-        snapshot, controls = self._at(t, z, context)
-        return snapshot.velocity(z, controls)
-
-    def divergence(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Divergence `[*]`."""
-        snapshot, controls = self._at(t, z, context)
-        return snapshot.divergence(z, controls)
-
-    def jvp(self, t: Time, z: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Jacobian applied to the vectors `x [*, D]`."""
-        snapshot, controls = self._at(t, z, context)
-        return snapshot.jvp(z, x, controls)
-
-    def jacobian(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Jacobian `[*, D, D]`."""
-        snapshot, controls = self._at(t, z, context)
-        return snapshot.jacobian(z, controls)
-
-    def log_det(self, t: Time, z: Tensor, step: float = 1.0, context: Tensor | None = None) -> Tensor:
-        r"""$\log|\det(I + \text{step}\, J)|$, `[*]`."""
-        snapshot, controls = self._at(t, z, context)
-        return snapshot.log_det(z, controls, step)
 
     def jet(self, t: Time, z: Tensor, context: Tensor | None = None) -> Jet:
         """Jet of the mixture: the potential is that of the mixed gradients."""

@@ -1,4 +1,4 @@
-"""A user's own fields, stacked behind the interface of the closed-form ones."""
+"""A user's own fields: a module as a field, and many stacked behind the interface of the closed-form ones."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -6,8 +6,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchflowfield.fields import FlowField, ModuleField
-from torchflowfield.ridge import Evaluation, Jet, log_det_euler
+from torchflowfield.interface import FlowField, Jet, Time, log_det_euler
+from torchflowfield.ridge import Evaluation
+
+
+class ModuleField(FlowField):
+    """Any module `v(t, z) -> [*, D]` as a field.
+
+    Args:
+        module: Called as `module(t, z)`; it may take a third argument, the context.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Velocity of the wrapped module."""
+        return self.module(t, z) if context is None else self.module(t, z, context)
 
 
 class FieldStack(nn.Module):

@@ -1,89 +1,73 @@
-"""Vector fields in latent space: the interface, and three kinds in closed form."""
+"""Vector fields in latent space: gradients, rotations and their sum, in closed form."""
 
 from abc import abstractmethod
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchflowfield._checks import as_time, check_latent
-from torchflowfield.ridge import Jet, RidgeSnapshot, log_det_euler
+from torchflowfield.custom import FieldSnapshot
+from torchflowfield.custom import ModuleField as ModuleField  # a public name of this module too
+from torchflowfield.interface import FlowField, Jet, Time
+from torchflowfield.ridge import RidgeSnapshot
 from torchflowfield.stack import Kind, RidgeStack
 
-Time = float | int | Float[Tensor, "*#batch"]
+Snapshot = RidgeSnapshot | FieldSnapshot
 
 
-class FlowField(nn.Module):
-    r"""A vector field $v(t, z)$ on latent space: the interface of all fields.
-
-    Time comes first, as in `torchdiffeq.odeint`, and is measured in frames. A subclass defines `forward`;
-    every other quantity then follows by `torch.func`. The fields of this package override them in closed form.
-
-    `z` is `[*, D]` with any batch shape, none included. `t` is a number, a scalar tensor or one time per sample.
-    """
+class SnapshotField(FlowField):
+    """A field that is first evaluated in time, which gives a snapshot, and then in space."""
 
     @abstractmethod
-    def forward(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Velocity `[*, D]` at time `t`, in latent units per frame."""
+    def _at(self, t: Time, z: Tensor, context: Tensor | None) -> tuple[Snapshot, Tensor | None]:
+        """The snapshot at time `t`, and the controls `[*, K, P]`, None for one field alone."""
 
-    def _velocity(self, t: Time, context: Tensor | None):  # type: ignore[no-untyped-def]
-        return lambda z: self(t, z) if context is None else self(t, z, context)
+    def forward(
+        self, t: Time, z: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
+    ) -> Float[Tensor, "*batch dim"]:
+        """Velocity at time `t`, in latent units per frame."""
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.velocity(z, controls)
+
+    def divergence(
+        self, t: Time, z: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Divergence of the velocity; in closed form, no product beyond the first."""
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.divergence(z, controls)
 
     def jvp(
         self,
         t: Time,
         z: Float[Tensor, "*batch dim"],
         x: Float[Tensor, "*batch dim"],
-        context: Tensor | None = None,
+        context: Float[Tensor, "*#batch context"] | None = None,
     ) -> Float[Tensor, "*batch dim"]:
-        """Jacobian at `z` applied to the vectors `x`."""
-        return torch.func.jvp(self._velocity(t, context), (z,), (x,))[1]
+        """Jacobian at `z` applied to the vectors `x`; in closed form, by two products."""
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.jvp(z, x, controls)
 
     def jacobian(
-        self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None
+        self, t: Time, z: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
     ) -> Float[Tensor, "*batch dim dim"]:
         r"""Jacobian $J_{de} = \partial v_d / \partial z_e$."""
-        basis = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-        columns = torch.func.vmap(lambda e: self.jvp(t, z, e.expand_as(z), context))
-        return columns(basis).movedim(0, -1)
-
-    def divergence(
-        self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None
-    ) -> Float[Tensor, "*batch"]:
-        """Trace of the Jacobian."""
-        return self.jacobian(t, z, context).diagonal(dim1=-2, dim2=-1).sum(-1)
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.jacobian(z, controls)
 
     def log_det(
-        self, t: Time, z: Float[Tensor, "*batch dim"], step: float = 1.0, context: Tensor | None = None
+        self,
+        t: Time,
+        z: Float[Tensor, "*batch dim"],
+        step: float = 1.0,
+        context: Float[Tensor, "*#batch context"] | None = None,
     ) -> Float[Tensor, "*batch"]:
-        r"""$\log|\det(I + \text{step}\, J)|$: the volume change of the Euler map $z + \text{step}\, v(t, z)$."""
-        return log_det_euler(self.jacobian(t, z, context), step)
-
-    def jet(self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> Jet:
-        """Velocity and divergence, with a potential of zero; potential fields override this."""
-        velocity = self._velocity(t, context)(z)
-        zero = torch.zeros_like(velocity[..., 0])
-        return Jet(zero, velocity, zero, self.divergence(t, z, context), torch.zeros_like(velocity))
+        r"""$\log|\det(I + \text{step}\, J)|$; in closed form, through a `width`×`width` matrix if that is smaller."""
+        snapshot, controls = self._at(t, z, context)
+        return snapshot.log_det(z, controls, step)
 
 
-class ModuleField(FlowField):
-    """Any module `v(t, z) -> [*, D]` as a field.
-
-    Args:
-        module: Called as `module(t, z)`; it may take a third argument, the context.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Velocity of the wrapped module."""
-        return self.module(t, z) if context is None else self.module(t, z, context)
-
-
-class _RidgeField(FlowField):
+class _RidgeField(SnapshotField):
     kind: Kind
 
     def __init__(
@@ -120,21 +104,15 @@ class _RidgeField(FlowField):
         """Sizes, as `print` shows them."""
         return f"dim={self.dim}, width={self.ridge.weight.shape[1]}, activation={self.ridge.activation!r}"
 
-    def _at(self, t: Time, z: Tensor, context: Tensor | None) -> RidgeSnapshot:
+    def _at(self, t: Time, z: Tensor, context: Tensor | None) -> tuple[RidgeSnapshot, None]:
         check_latent(type(self).__name__, z, self.dim, self.ridge.weight)
-        return self.ridge.at(as_time(type(self).__name__, t, z), context)
-
-    def forward(
-        self, t: Time, z: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
-    ) -> Float[Tensor, "*batch dim"]:
-        """Velocity at time `t`, in latent units per frame."""
-        return self._at(t, z, context).velocity(z, None)
+        return self.ridge.at(as_time(type(self).__name__, t, z), context), None
 
     def jet(
         self, t: Time, z: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
     ) -> Jet:
         """Potential, velocity, time derivative, Laplacian and gradient in one pass."""
-        jet = self._at(t, z, context).jet(z)
+        jet = self._at(t, z, context)[0].jet(z)
         return Jet(
             jet.potential.squeeze(-1),
             jet.velocity.squeeze(-2),
@@ -142,38 +120,6 @@ class _RidgeField(FlowField):
             jet.laplacian.squeeze(-1),
             jet.gradient.squeeze(-2),
         )
-
-    def divergence(
-        self, t: Time, z: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
-    ) -> Float[Tensor, "*batch"]:
-        """Divergence of the velocity; no product beyond the first."""
-        return self._at(t, z, context).divergence(z, None)
-
-    def jvp(
-        self,
-        t: Time,
-        z: Float[Tensor, "*batch dim"],
-        x: Float[Tensor, "*batch dim"],
-        context: Float[Tensor, "*#batch context"] | None = None,
-    ) -> Float[Tensor, "*batch dim"]:
-        """Jacobian at `z` applied to the vectors `x`, by two products."""
-        return self._at(t, z, context).jvp(z, x, None)
-
-    def jacobian(
-        self, t: Time, z: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
-    ) -> Float[Tensor, "*batch dim dim"]:
-        r"""Jacobian $J_{de} = \partial v_d / \partial z_e$."""
-        return self._at(t, z, context).jacobian(z, None)
-
-    def log_det(
-        self,
-        t: Time,
-        z: Float[Tensor, "*batch dim"],
-        step: float = 1.0,
-        context: Float[Tensor, "*#batch context"] | None = None,
-    ) -> Float[Tensor, "*batch"]:
-        r"""$\log|\det(I + \text{step}\, J)|$, through a `width`×`width` matrix where that is the smaller one."""
-        return self._at(t, z, context).log_det(z, None, step)
 
 
 class PotentialFlowField(_RidgeField):
@@ -278,5 +224,5 @@ class HelmholtzFlowField(RotationalFlowField):
 
     def helmholtz(self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> HelmholtzParts:
         """The curl-free and the divergence-free part of the velocity."""
-        gradient, rotation = self._at(t, z, context).parts(z).squeeze(-3).unbind(-2)
+        gradient, rotation = self._at(t, z, context)[0].parts(z).squeeze(-3).unbind(-2)
         return HelmholtzParts(gradient, rotation)

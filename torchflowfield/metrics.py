@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchflowfield.bank import FlowBank
-from torchflowfield.fields import Time
+from torchflowfield.interface import Time
 
 
 def equivariance_error(

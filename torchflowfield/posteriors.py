@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, constraints, transform_to
 from torch.nn import functional as F
 
-from torchflowfield._checks import check_choice, check_temperature
-from torchflowfield.priors import SpikeSlab, sample_not_all_zero
+from torchflowfield._checks import check_choice, check_features, check_temperature
+from torchflowfield.priors import SpikeSlab
+from torchflowfield.spikes import most_probable, relaxed, sample_not_all_zero
 
 
 class Annealing:
@@ -78,7 +79,7 @@ class FlowSelector(nn.Module):
 
     def forward(self, features: Float[Tensor, "*batch features"], temperature: float = 1.0) -> FlowChoice:
         """Choose a field for every sample."""
-        _check_features("FlowSelector", features, self.head.in_features)
+        check_features("FlowSelector", features, self.head.in_features)
         check_temperature("FlowSelector", temperature)
         logits = self.head(features)
         if not self.training:
@@ -196,12 +197,12 @@ class SpikeSlabPosterior(nn.Module):
             use_slab: False keeps every slab at 1: the first stage of training.
             sample: Draw the spikes, or take the most probable ones; None draws in training mode alone.
         """
-        _check_features("SpikeSlabPosterior", features, self.spike_head.in_features)
+        check_features("SpikeSlabPosterior", features, self.spike_head.in_features)
         check_temperature("SpikeSlabPosterior", temperature)
         # Saturated without ties, so that a disabled spike is never the likeliest where all others are off.
         logits = (40 * (self.spike_head(features) / 40).tanh()).masked_fill(~self.enabled, -80.0)
         drawn = self.training if sample is None else sample
-        spikes = self._sample_spikes(logits, temperature) if drawn else _most_probable(logits)
+        spikes = self._sample_spikes(logits, temperature) if drawn else most_probable(logits)
         draw = SpikeSlab(spikes, spikes, None, logits)
         if self.slab_head is None or not use_slab:
             return draw
@@ -215,7 +216,7 @@ class SpikeSlabPosterior(nn.Module):
         """
         if self.slab_head is None or self.slab_family is None:
             raise ValueError("SpikeSlabPosterior: this posterior has spikes alone. Pass slab=Laplace, for instance.")
-        _check_features("SpikeSlabPosterior", features, self.slab_head.in_features)
+        check_features("SpikeSlabPosterior", features, self.slab_head.in_features)
         slab = self._slab(self.slab_head(features).unflatten(-1, (self.K, -1)))
         slabs = slab.rsample() if self.training else slab.mean
         both = torch.cat((slabs, slabs), -1) if self.control == "double" else slabs
@@ -247,22 +248,5 @@ class SpikeSlabPosterior(nn.Module):
 
     def _sample_spikes(self, logits: Tensor, temperature: float) -> Tensor:
         hard = sample_not_all_zero(logits.detach())
-        with torch.no_grad():
-            # Logistic noise given which side of the threshold -logits it falls on.
-            v = torch.rand_like(logits).clamp(1e-7, 1 - 1e-7)
-            above = F.softplus(logits) - v.log() + torch.log1p(-v * logits.sigmoid())
-            below = -F.softplus(-logits) + v.log() - torch.log1p(-v * (-logits).sigmoid())
-            noise = torch.where(hard == 1, above, below) - logits
-        soft = ((logits + noise) / temperature).sigmoid()
+        soft = relaxed(hard, logits, temperature)
         return hard + (soft - soft.detach()) if self.hard else soft
-
-
-def _most_probable(logits: Tensor) -> Tensor:
-    """The likeliest spikes that are not all zero."""
-    best = F.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
-    return ((logits > 0) | best).to(logits.dtype)
-
-
-def _check_features(owner: str, features: Tensor, size: int) -> None:
-    if features.shape[-1] != size:
-        raise ValueError(f"{owner}: expected features of shape (*, {size}), got {tuple(features.shape)}.")

@@ -1,4 +1,4 @@
-"""Prior paths: heat flow for the latent vector, a sparse Markov chain for the coefficients."""
+"""Prior of sparse coefficients: a Markov chain of spikes, with independent slabs."""
 
 import math
 from typing import Literal, NamedTuple
@@ -10,55 +10,8 @@ from torch.distributions import Distribution, Laplace, kl_divergence
 from torch.nn import functional as F
 
 from torchflowfield._checks import check_choice, check_probability
-from torchflowfield.stepper import FlowPath
-
-
-class DiffusionPrior(nn.Module):
-    r"""Minimally informative prior path: every transformation diffuses $\mathcal N(0, I)$.
-
-    $\partial_t p = D_k \Delta p$ gives $p_t = \mathcal N(0, (1 + 2 D_k t) I)$ exactly; with coefficients $g$ the
-    variance grows by $2 \sum_k |g_k| D_k$ per frame. The first frame of the path is the one at
-    $\mathcal N(0, I)$, so this is meant for paths forward in time.
-
-    Args:
-        K: Number of coefficients (`bank.num_controls`).
-        diffusion: First value of every $D_k$, in squared latent units per frame.
-        learnable: Learn the $D_k$, kept positive by a softplus.
-
-    Raises:
-        ValueError: For `K` below one or a diffusion that is not positive.
-
-    Reference:
-        Song et al., Flow Factorized Representation Learning, NeurIPS 2023.
-
-    Example:
-        >>> prior = DiffusionPrior(K=1, diffusion=0.5)
-        >>> prior.variance(torch.ones(2, 1)).round(decimals=4).tolist()
-        [1.0, 2.0, 3.0]
-    """
-
-    def __init__(self, K: int, *, diffusion: float = 0.01, learnable: bool = True) -> None:
-        super().__init__()
-        if K < 1 or not diffusion > 0:
-            raise ValueError(f"DiffusionPrior: expected K ≥ 1 and diffusion > 0, got {K} and {diffusion}.")
-        raw = torch.full((K,), diffusion + math.log(-math.expm1(-diffusion)))
-        self.raw = nn.Parameter(raw, requires_grad=learnable)
-
-    @property
-    def diffusion(self) -> Float[Tensor, " controls"]:
-        """The coefficients $D_k$."""
-        return F.softplus(self.raw)
-
-    def variance(self, weights: Float[Tensor, "steps *batch controls"]) -> Float[Tensor, "frames *batch"]:
-        """Variance of the prior at every frame of a path with these weights."""
-        growth = 2 * (weights.abs() * self.diffusion).sum(-1)
-        return torch.cat((growth.new_ones(1, *growth.shape[1:]), 1 + growth.cumsum(0)))
-
-    def forward(self, path: FlowPath) -> Float[Tensor, "frames *batch"]:
-        r"""$\log p_t(z_t)$ at every frame of the path."""
-        variance = self.variance(path.weights)
-        dim = path.z.shape[-1]
-        return -0.5 * (path.z.square().sum(-1) / variance + dim * (2 * math.pi * variance).log())
+from torchflowfield.diffusion import DiffusionPrior as DiffusionPrior  # a public name of this module too
+from torchflowfield.spikes import kl_not_all_zero, log_not_all_zero, log_prob_not_all_zero, sample_not_all_zero
 
 
 class SpikeSlab(NamedTuple):
@@ -223,8 +176,7 @@ class SpikeSlabPrior(nn.Module):
             raise ValueError("SpikeSlabPrior: expected spikes of 0 and 1. Round relaxed ones first.")
         if bool((spikes == 0).all(-1).any()):
             raise ValueError("SpikeSlabPrior: got a step with no spike on, which has probability zero.")
-        log_p, log_not_p = self._conditional(spikes)
-        total = (torch.where(spikes == 1, log_p, log_not_p).sum(-1) - _log1mexp(log_not_p.sum(-1))).sum(0)
+        total = log_prob_not_all_zero(spikes, *self._conditional(spikes)).sum(0)
         if slabs is not None:
             if self.slab is None:
                 raise ValueError("SpikeSlabPrior: got slabs, but this prior has spikes alone.")
@@ -245,7 +197,7 @@ class SpikeSlabPrior(nn.Module):
         states = states.to(self.on_logit)
         first = self.log_prob(states[None]).exp()
         p, q = self._next(states)
-        log_joint = states @ p.log().mT + (1 - states) @ q.log().mT - _log1mexp(q.log().sum(-1))
+        log_joint = states @ p.log().mT + (1 - states) @ q.log().mT - log_not_all_zero(q.log())
         transition = log_joint.exp().mT
         rows = [first]
         for _ in range(steps - 1):
@@ -267,13 +219,7 @@ class SpikeSlabPrior(nn.Module):
                 "SpikeSlabPrior: expected the sample of a posterior, which has logits; got one of a prior."
             )
         self._check_spikes(posterior.spikes)
-        logits = posterior.logits.clamp(-80, 80)
-        log_p, log_not_p = self._conditional(posterior.spikes)
-        log_pi, log_not_pi = F.logsigmoid(logits), F.logsigmoid(-logits)
-        log_not_empty = _log1mexp(log_not_pi.sum(-1))
-        m = (log_pi - log_not_empty[..., None]).exp()
-        spike = (m * (log_pi - log_p) + (1 - m) * (log_not_pi - log_not_p)).sum(-1)
-        spike = spike - log_not_empty + _log1mexp(log_not_p.sum(-1))
+        spike = kl_not_all_zero(posterior.logits, *self._conditional(posterior.spikes))
         slab = torch.zeros_like(spike)
         if posterior.slab is not None:
             if self.slab is None:
@@ -306,21 +252,3 @@ class SpikeSlabPrior(nn.Module):
         first = self.on_logit.expand_as(spikes[:1])
         log_p = torch.cat((F.logsigmoid(first), p.log()))
         return log_p, torch.cat((F.logsigmoid(-first), q.log()))
-
-
-def sample_not_all_zero(logits: Float[Tensor, "*batch fields"]) -> Float[Tensor, "*batch fields"]:
-    """Independent bits with these log-odds, conditioned on at least one being on: exact, with no rejection.
-
-    The first bit that is on has a known distribution; those before it are off, those after it are free.
-    """
-    not_empty_through = -torch.expm1(F.logsigmoid(-logits).cumsum(-1))
-    threshold = torch.rand_like(logits[..., :1]) * not_empty_through[..., -1:]
-    first = (not_empty_through <= threshold).sum(-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
-    index = torch.arange(logits.shape[-1], device=logits.device)
-    free = (torch.rand_like(logits) < logits.sigmoid()) & (index > first)
-    return ((index == first) | free).to(logits.dtype)
-
-
-def _log1mexp(x: Tensor) -> Tensor:
-    r"""Stable $\log(1 - e^x)$ for negative x."""
-    return torch.log(-torch.expm1(x))

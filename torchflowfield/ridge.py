@@ -11,24 +11,8 @@ import torch
 from torch import Tensor
 
 from torchflowfield.activations import ACTIVATIONS, activate
-
-
-class Jet(NamedTuple):
-    r"""All first-order facts about a field at $(t, z)$, from one pass.
-
-    Attributes:
-        potential: $u$, zero for a field without one.
-        velocity: $v$, the displacement per frame.
-        time_derivative: $\partial u / \partial t$.
-        laplacian: $\nabla \cdot v$, which is $\Delta u$: rotational parts add nothing.
-        gradient: $\nabla u$, the curl-free part of the velocity.
-    """
-
-    potential: Tensor
-    velocity: Tensor
-    time_derivative: Tensor
-    laplacian: Tensor
-    gradient: Tensor
+from torchflowfield.interface import Jet, log_det_euler
+from torchflowfield.layout import columns, rows, split
 
 
 class Evaluation(NamedTuple):
@@ -65,11 +49,6 @@ class RidgeSnapshot(NamedTuple):
     amplitude_rate: Tensor | None
     outputs: Tensor | None = None
 
-    @property
-    def potential(self) -> bool:
-        """Whether the fields have a gradient."""
-        return self.amplitude is not None
-
     def unbind(self, count: int) -> "list[RidgeSnapshot]":
         """The snapshots at each of the `count` times of a grid; autonomous fields are the same at all of them."""
         if self.shift_rate is None:
@@ -79,7 +58,7 @@ class RidgeSnapshot(NamedTuple):
 
     def select(self, field: int, part: int | None) -> "RidgeSnapshot":
         """Field number `field` alone, whole or one of its parts."""
-        one, rows = slice(field, field + 1), (..., slice(field, field + 1), slice(None))
+        one, timed = slice(field, field + 1), (..., slice(field, field + 1), slice(None))
 
         def pick(x: Tensor | None, wanted: bool, where: Any) -> Tensor | None:
             return x[where] if x is not None and wanted else None
@@ -88,10 +67,10 @@ class RidgeSnapshot(NamedTuple):
             weight=self.weight[one],
             norm2=self.norm2[one],
             rotation=pick(self.rotation, part != 0, one),
-            shift=self.shift[rows],
-            amplitude=pick(self.amplitude, part != 1, rows),
-            shift_rate=pick(self.shift_rate, True, rows),
-            amplitude_rate=pick(self.amplitude_rate, part != 1, rows),
+            shift=self.shift[timed],
+            amplitude=pick(self.amplitude, part != 1, timed),
+            shift_rate=pick(self.shift_rate, True, timed),
+            amplitude_rate=pick(self.amplitude_rate, part != 1, timed),
             outputs=None,
         )
 
@@ -104,7 +83,7 @@ class RidgeSnapshot(NamedTuple):
 
     def _terms(self, controls: Tensor | None, batch: torch.Size) -> list[tuple[Tensor | None, Tensor]]:
         """Factors `[K, H or 1, N]` of the slopes (None for one) and the directions they go to, summed over the list."""
-        gradient, rotation = _split(controls)
+        gradient, rotation = split(controls)
         shared = controls is None or controls.shape[-1] == 1
         if self.amplitude is None:
             return [(rotation, _present(self.rotation))]
@@ -112,7 +91,7 @@ class RidgeSnapshot(NamedTuple):
             return [(gradient, self.outputs)]
         if shared and self.rotation is not None and self.amplitude.ndim == 2:
             return [(gradient, _present(self.folded().outputs))]
-        amplitude = _columns(self.amplitude, batch)
+        amplitude = columns(self.amplitude, batch)
         terms: list[tuple[Tensor | None, Tensor]] = [
             (amplitude if gradient is None else gradient * amplitude, self.weight)
         ]
@@ -120,41 +99,35 @@ class RidgeSnapshot(NamedTuple):
             terms.append((rotation, self.rotation))
         return terms
 
-    # Samples come last inside, [K, H, N]: sums over units and factors of units then run along contiguous memory.
     def _preactivation(self, z: Tensor) -> Tensor:
         weight, samples = self.weight.flatten(0, 1), z.reshape(-1, z.shape[-1]).T
         # Autocast would round the shift to its own precision.
         autocast = z.device.type != "meta" and torch.is_autocast_enabled(z.device.type)
         if self.shift.ndim == 2 and not autocast:
             return torch.addmm(self.shift.flatten()[:, None], weight, samples).unflatten(0, self.weight.shape[:2])
-        return (weight @ samples).unflatten(0, self.weight.shape[:2]) + _columns(self.shift, z.shape[:-1])
+        return (weight @ samples).unflatten(0, self.weight.shape[:2]) + columns(self.shift, z.shape[:-1])
 
     def _mixed(self, slope: Tensor, controls: Tensor | None, batch: torch.Size) -> Tensor:
-        total: Tensor | None = None
-        for factor, directions in self._terms(controls, batch):
-            scaled = slope if factor is None else factor * slope
-            mixed = scaled.flatten(0, 1).T @ directions.flatten(0, 1)
-            total = mixed if total is None else total + mixed
-        return _present(total).reshape(*batch, self.weight.shape[-1])
+        mixed = [
+            (slope if factor is None else factor * slope).flatten(0, 1).T @ directions.flatten(0, 1)
+            for factor, directions in self._terms(controls, batch)
+        ]
+        return _total(mixed).reshape(*batch, self.weight.shape[-1])
 
     def _laplacians(self, slope_rate: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None:
             return slope_rate.new_zeros(slope_rate[:, 0].shape)
-        return (_columns(self.amplitude * self.norm2, batch) * slope_rate).sum(1)
+        return (columns(self.amplitude * self.norm2, batch) * slope_rate).sum(1)
 
     def _mixed_laplacian(self, slope_rate: Tensor, controls: Tensor | None, batch: torch.Size) -> Tensor:
-        laplacians, gradient = self._laplacians(slope_rate, batch), _split(controls)[0]
+        laplacians, gradient = self._laplacians(slope_rate, batch), split(controls)[0]
         return (laplacians if gradient is None else gradient[:, 0] * laplacians).sum(0).reshape(batch)
-
-    @property
-    def _timed(self) -> bool:
-        return self.amplitude_rate is not None
 
     def _time_derivative(self, value: Tensor | None, slope: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None or self.amplitude_rate is None or self.shift_rate is None or value is None:
             return slope.new_zeros(slope[:, 0].shape)
-        shift_rate = _columns(self.amplitude * self.shift_rate, batch)
-        return (_columns(self.amplitude_rate, batch) * value + shift_rate * slope).sum(1)
+        shift_rate = columns(self.amplitude * self.shift_rate, batch)
+        return (columns(self.amplitude_rate, batch) * value + shift_rate * slope).sum(1)
 
     def _gradients(self, slope: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None:
@@ -162,7 +135,7 @@ class RidgeSnapshot(NamedTuple):
         # Many samples of small fields: scale the weights, of which there are fewer. Compiled code fuses the factors.
         if self.amplitude.ndim == 2 and not torch.compiler.is_compiling() and slope.shape[-1] > self.weight.shape[-1]:
             return (self.amplitude[..., None] * self.weight).mT @ slope
-        return self.weight.mT @ (_columns(self.amplitude, batch) * slope)
+        return self.weight.mT @ (columns(self.amplitude, batch) * slope)
 
     def velocity(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Velocity `[*, D]` of the mixture with controls `[*, K, P]`, P = 1 or one for each part (None: all ones)."""
@@ -171,14 +144,14 @@ class RidgeSnapshot(NamedTuple):
 
     def evaluate(self, z: Tensor, controls: Tensor | None) -> Evaluation:
         """Velocity and divergence of the mixture with what the losses need of each field."""
-        batch = z.shape[:-1]
-        slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=self._timed)
+        batch, timed = z.shape[:-1], self.amplitude_rate is not None
+        slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=timed)
         if self.amplitude is None:
             none = slope.new_zeros(*batch, len(slope))
             return Evaluation(self._mixed(slope, controls, batch), none.sum(-1), none, none)
         gradients = self._gradients(slope, batch)
-        gradient, turn = _split(controls)
-        velocity = _rows((gradients if gradient is None else gradient * gradients).sum(0), batch)
+        gradient, turn = split(controls)
+        velocity = rows((gradients if gradient is None else gradient * gradients).sum(0), batch)
         if self.rotation is not None:
             turned = slope if turn is None else turn * slope
             turned = turned.flatten(0, 1).T @ self.rotation.flatten(0, 1)
@@ -186,8 +159,8 @@ class RidgeSnapshot(NamedTuple):
         return Evaluation(
             velocity,
             self._mixed_laplacian(slope_rate, controls, batch),
-            _rows(self._time_derivative(value, slope, batch), batch),
-            _rows(torch.linalg.vecdot(gradients, gradients, dim=1), batch),
+            rows(self._time_derivative(value, slope, batch), batch),
+            rows(torch.linalg.vecdot(gradients, gradients, dim=1), batch),
         )
 
     def gradient_norm2(self, z: Tensor) -> Tensor:
@@ -196,7 +169,7 @@ class RidgeSnapshot(NamedTuple):
             return z.new_zeros(*z.shape[:-1], len(self.weight))
         slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
         gradients = self._gradients(slope, z.shape[:-1])
-        return _rows(torch.linalg.vecdot(gradients, gradients, dim=1), z.shape[:-1])
+        return rows(torch.linalg.vecdot(gradients, gradients, dim=1), z.shape[:-1])
 
     def velocity_and_divergence(self, z: Tensor, controls: Tensor | None) -> tuple[Tensor, Tensor]:
         """Velocity `[*, D]` and divergence `[*]` of the mixture."""
@@ -220,20 +193,20 @@ class RidgeSnapshot(NamedTuple):
         parts = [] if self.amplitude is None else [self._gradients(slope, z.shape[:-1])]
         if self.rotation is not None:
             parts.append(self.rotation.mT @ slope)
-        return _rows(torch.stack(parts, 1), z.shape[:-1])
+        return rows(torch.stack(parts, 1), z.shape[:-1])
 
     def jet(self, z: Tensor) -> Jet:
         """The jet of every field, with a field axis `[*, K, ...]`."""
         batch = z.shape[:-1]
-        slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=self.potential)
+        slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=self.amplitude is not None)
         gradient = self._gradients(slope, batch)
         velocity = gradient if self.rotation is None else gradient + self.rotation.mT @ slope
         laplacian = self._laplacians(slope_rate, batch)
         potential = laplacian
         if self.amplitude is not None and value is not None:
-            potential = (_columns(self.amplitude, batch) * value).sum(1)
+            potential = (columns(self.amplitude, batch) * value).sum(1)
         facts = (potential, velocity, self._time_derivative(value, slope, batch), laplacian, gradient)
-        return Jet(*(_rows(fact, batch) for fact in facts))
+        return Jet(*(rows(fact, batch) for fact in facts))
 
     def jvp(self, z: Tensor, x: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian of the mixture applied to the vectors `x [*, D]`."""
@@ -242,23 +215,16 @@ class RidgeSnapshot(NamedTuple):
 
     def jacobian(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian `[*, D, D]` of the mixture."""
-        total: Tensor | None = None
-        for factor, directions in self._factors(z, controls):
-            outputs = factor * directions.mT
-            total = outputs if total is None else total + outputs
-        jacobian = _present(total) @ self.weight.flatten(0, 1)
-        return jacobian.reshape(*z.shape, z.shape[-1])
+        outputs = _total([factor * directions.mT for factor, directions in self._factors(z, controls)])
+        return (outputs @ self.weight.flatten(0, 1)).reshape(*z.shape, z.shape[-1])
 
     def log_det(self, z: Tensor, controls: Tensor | None, step: float) -> Tensor:
         r"""$\log |\det(I + \text{step} \, J)|$, by the determinant lemma where units are fewer than axes."""
         weight = self.weight.flatten(0, 1)
         if weight.shape[0] >= weight.shape[1]:
             return log_det_euler(self.jacobian(z, controls), step)
-        total: Tensor | None = None
-        for factor, directions in self._factors(z, controls):
-            matrix = factor * (weight @ directions.mT)
-            total = matrix if total is None else total + matrix
-        return log_det_euler(_present(total), step).reshape(z.shape[:-1])
+        matrix = _total([factor * (weight @ directions.mT) for factor, directions in self._factors(z, controls)])
+        return log_det_euler(matrix, step).reshape(z.shape[:-1])
 
     def _factors(self, z: Tensor, controls: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Slope rates `[N, 1, K H]` with all their factors, and the directions `[K H, D]` they go to."""
@@ -272,55 +238,11 @@ class RidgeSnapshot(NamedTuple):
         ]
 
 
+def _total(terms: list[Tensor]) -> Tensor:
+    """Sum of the terms of a gradient, a rotation or both."""
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+
 def _present(x: Tensor | None) -> Tensor:
     """Narrows a type: a field has a gradient, a rotation or both, so one of the two is always there."""
     return cast(Tensor, x)
-
-
-def _columns(x: Tensor, batch: torch.Size) -> Tensor:
-    """Factors of the units, `[K, H]` or one set per sample `[*, K, H]`, as `[K, H, 1 or N]`."""
-    return x[..., None] if x.ndim == 2 else x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]).permute(1, 2, 0)
-
-
-def _rows(x: Tensor, batch: torch.Size) -> Tensor:
-    """`[..., N]` as `[*, ...]`."""
-    first = x.movedim(-1, 0) if torch.compiler.is_compiling() else _SamplesFirst.apply(x)
-    return first.reshape(*batch, *x.shape[:-1])
-
-
-class _SamplesFirst(torch.autograd.Function):
-    """Moves the axis of the samples to the front, in new memory both ways: strided gradients are slow."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.movedim(-1, 0).contiguous()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.movedim(0, -1).contiguous()
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return tangent.movedim(-1, 0).contiguous()
-
-
-def _split(controls: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Controls `[*, K, P]` of the gradients and of the rotations, `[K, 1, N]` each."""
-    if controls is None:
-        return None, None
-    samples = controls.reshape(-1, *controls.shape[-2:]).permute(1, 2, 0).contiguous()
-    return samples[:, :1], samples[:, -1:]
-
-
-def log_det_euler(jacobian: Tensor, step: float) -> Tensor:
-    r"""$\log |\det(I + \text{step} \, J)|$, in float32 at least: autocast hands over Jacobians of lower precision."""
-    if jacobian.dtype in (torch.bfloat16, torch.float16):
-        jacobian = jacobian.float()
-    identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
-    return torch.linalg.slogdet(identity + step * jacobian).logabsdet

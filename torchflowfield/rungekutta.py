@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchflowfield.bank import Snapshot
+from torchflowfield.fields import Snapshot
 from torchflowfield.ridge import Evaluation
 
 

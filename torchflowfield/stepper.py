@@ -1,7 +1,5 @@
 """Integration of a bank: frames of a path, its density, and what the losses need, computed once."""
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from torchflowfield._checks import check_choice
 from torchflowfield.adaptive import ADAPTIVE_METHODS, integrate
 from torchflowfield.bank import BoundField, FlowBank, Selection, Weights
-from torchflowfield.path import FlowPath, join_paths
+from torchflowfield.compiled import CompiledRollout
+from torchflowfield.path import FlowPath
 from torchflowfield.ridge import Evaluation
 from torchflowfield.rungekutta import TABLEAUS, Frame
 
@@ -84,12 +83,11 @@ class ODEStepper(nn.Module):
         self.bank, self.method, self.substeps, self.density = bank, method, substeps, density
         self.compile_rollout, self.checkpoint, self.inverse_iterations = compile, checkpoint, inverse_iterations
         self.adjoint, self.rtol, self.atol = adjoint, rtol, atol
-        self._compiled: Callable[..., Any] | None = None
-        self._usual_steps: int | None = None
+        self._compiled: CompiledRollout | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled function cannot be copied or pickled; it is made anew when next needed.
-        return {**super().__getstate__(), "_compiled": None, "_usual_steps": None}
+        return {**super().__getstate__(), "_compiled": None}
 
     def extra_repr(self) -> str:
         """Settings, as `print` shows them."""
@@ -142,27 +140,10 @@ class ODEStepper(nn.Module):
         start_time = torch.as_tensor(start, dtype=z0.dtype, device=z0.device)
         if not self.compile_rollout or torch.compiler.is_compiling():
             return self._rollout(z0, given, controls, start_time, *options)
-        return self._compiled_rollout(z0, given, controls, start_time, options)
-
-    def _compiled_rollout(
-        self, z: Tensor, weights: Tensor, controls: Tensor, start: Tensor, options: tuple[Any, ...]
-    ) -> FlowPath:
-        """The rollout in pieces whose lengths come from a short list, so that few graphs serve all lengths."""
         if self._compiled is None:
             mode = self.compile_rollout if isinstance(self.compile_rollout, str) else None
-            self._compiled = torch.compile(self._rollout, fullgraph=True, mode=mode, **_compile_options())
-        steps, reverse = len(weights), options[2]
-        self._usual_steps = self._usual_steps or steps
-        done, paths = 0, []
-        for length in [steps] if steps == self._usual_steps else pieces(steps):
-            first = steps - done - length if reverse else done
-            acting = slice(first, first + length)
-            # Only the first piece forwards begins at time 0.
-            here = (*options[:-1], options[-1] and not done)
-            path = self._compiled(z, weights[acting], controls[acting], start + first, *here)
-            z, done = path.z[-1], done + length
-            paths.append(path)
-        return join_paths(paths, reverse)
+            self._compiled = CompiledRollout(self._rollout, mode)
+        return self._compiled(z0, given, controls, start_time, options)
 
     def _rollout(
         self,
@@ -259,14 +240,3 @@ class ODEStepper(nn.Module):
 def _stack(values: list[Tensor], like: Tensor, z: Tensor) -> Tensor:
     """Stack over time; a path of no steps gives an empty tensor."""
     return torch.stack(values) if values else z.new_zeros(like.shape)
-
-
-def pieces(steps: int) -> list[int]:
-    """`steps` as a sum of powers of two, at most 32 each, the largest first."""
-    lengths = [32] * (steps // 32) + [2**n for n in reversed(range(5)) if steps % 32 & 2**n]
-    return lengths or [0]
-
-
-def _compile_options() -> dict[str, Any]:
-    # Lengths, recording and direction each have their graph; PyTorch's own limit of 8 is for accidents.
-    return {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from torchflowfield.fields import FlowField, Time
+from torchflowfield.interface import FlowField, Time
 
 # Okabe and Ito's palette, told apart by the colour-blind.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#555555")

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from reference import assert_frequencies, close, conditioned, states_of
+
+from torchflowfield.spikes import (
+    kl_not_all_zero,
+    log_not_all_zero,
+    log_prob_not_all_zero,
+    most_probable,
+    relaxed,
+    sample_not_all_zero,
+)
+
+
+def logarithms(logits):
+    return torch.nn.functional.logsigmoid(logits), torch.nn.functional.logsigmoid(-logits)
+
+
+def test_bits_conditioned_on_not_being_all_zero_have_their_exact_frequencies():
+    logits, samples = torch.tensor([-2.0, 0.5, -0.7]), 40_000
+    assert_frequencies(sample_not_all_zero(logits.expand(samples, 3)), conditioned(logits.sigmoid()))
+
+
+@pytest.mark.parametrize("K", [1, 2, 5])
+def test_the_probabilities_are_those_of_the_conditioned_bits(K):
+    logits = 2 * torch.randn(K)
+    log_prob = log_prob_not_all_zero(states_of(K), *(x.expand(2**K - 1, K) for x in logarithms(logits)))
+    close(log_prob.exp(), conditioned(logits.sigmoid()))
+
+
+def test_the_condition_has_the_probability_that_all_bits_off_leaves():
+    logits = torch.tensor([[-2.0, 0.5], [-60.0, -60.0]])
+    close(log_not_all_zero(logarithms(logits)[1])[0], (1 - (-logits[0]).sigmoid().prod()).log())
+    close(log_not_all_zero(logarithms(logits)[1])[1], torch.tensor(2.0).log() - 60.0)
+
+
+@pytest.mark.parametrize("K", [1, 2, 5])
+def test_the_divergence_is_that_of_enumeration(K):
+    logits, others = 2 * torch.randn(K), 2 * torch.randn(K)
+    q, p = conditioned(logits.sigmoid()), conditioned(others.sigmoid())
+    close(kl_not_all_zero(logits, *logarithms(others)), (q * (q / p).log()).sum())
+
+
+@pytest.mark.parametrize("K", [1, 2, 5])
+def test_no_bits_are_likelier_than_the_most_probable(K):
+    logits = 2 * torch.randn(50, K)
+    for row, bits in zip(logits, most_probable(logits), strict=True):
+        close(bits, states_of(K)[conditioned(row.sigmoid()).argmax()])
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_relaxed_bits_lie_on_the_side_of_their_bits_and_carry_a_gradient(temperature):
+    logits = torch.randn(200, 3, requires_grad=True)
+    bits = sample_not_all_zero(logits.detach())
+    soft = relaxed(bits, logits, temperature)
+    assert torch.equal((soft > 0.5).to(bits), bits)
+    close(torch.autograd.grad(soft.sum(), logits)[0], soft * (1 - soft) / temperature)

@@ -1,0 +1,51 @@
+"""A compiled rollout of any length, composed of pieces so that few graphs serve all lengths."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchflowfield.path import FlowPath, join_paths
+
+
+class CompiledRollout:
+    """A rollout compiled whole; lengths other than the first one's are composed of pieces from a short list.
+
+    Args:
+        rollout: Called with z, weights, controls, the time of the first frame and the options.
+        mode: Mode of `torch.compile`.
+    """
+
+    def __init__(self, rollout: Callable[..., FlowPath], mode: str | None) -> None:
+        self._rollout = torch.compile(rollout, fullgraph=True, mode=mode, **_compile_options())
+        self._usual_steps: int | None = None
+
+    def __call__(
+        self, z: Tensor, weights: Tensor, controls: Tensor, start: Tensor, options: tuple[Any, ...]
+    ) -> FlowPath:
+        """The path that the rollout gives with these arguments."""
+        steps, reverse = len(weights), options[2]
+        self._usual_steps = self._usual_steps or steps
+        done, paths = 0, []
+        for length in [steps] if steps == self._usual_steps else pieces(steps):
+            first = steps - done - length if reverse else done
+            acting = slice(first, first + length)
+            # Only the first piece forwards begins at time 0.
+            here = (*options[:-1], options[-1] and not done)
+            path = self._rollout(z, weights[acting], controls[acting], start + first, *here)
+            z, done = path.z[-1], done + length
+            paths.append(path)
+        return join_paths(paths, reverse)
+
+
+def pieces(steps: int) -> list[int]:
+    """`steps` as a sum of powers of two, at most 32 each, the largest first."""
+    lengths = [32] * (steps // 32) + [2**n for n in reversed(range(5)) if steps % 32 & 2**n]
+    return lengths or [0]
+
+
+def _compile_options() -> dict[str, Any]:
+    # Lengths, recording and direction each have their graph; PyTorch's own limit of 8 is for accidents.
+    return {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}

@@ -1,0 +1,51 @@
+"""The memory layout of the ridge algebra: samples come last.
+
+Inside, everything is `[K, H, N]`, the batch flattened to N samples: sums over units and factors of units then run along
+contiguous memory.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def columns(x: Tensor, batch: torch.Size) -> Tensor:
+    """Factors of the units, `[K, H]` or one set per sample `[*, K, H]`, as `[K, H, 1 or N]`."""
+    return x[..., None] if x.ndim == 2 else x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]).permute(1, 2, 0)
+
+
+def rows(x: Tensor, batch: torch.Size) -> Tensor:
+    """`[..., N]` as `[*, ...]`."""
+    first = x.movedim(-1, 0) if torch.compiler.is_compiling() else _SamplesFirst.apply(x)
+    return first.reshape(*batch, *x.shape[:-1])
+
+
+def split(controls: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Controls `[*, K, P]` of the gradients and of the rotations, `[K, 1, N]` each."""
+    if controls is None:
+        return None, None
+    samples = controls.reshape(-1, *controls.shape[-2:]).permute(1, 2, 0).contiguous()
+    return samples[:, :1], samples[:, -1:]
+
+
+class _SamplesFirst(torch.autograd.Function):
+    """Moves the axis of the samples to the front, in new memory both ways: strided gradients are slow."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.movedim(-1, 0).contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.movedim(0, -1).contiguous()
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.movedim(-1, 0).contiguous()
