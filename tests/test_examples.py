@@ -64,7 +64,7 @@ def test_a_training_that_is_told_to_stop_does_not_pass_for_a_finished_one(tmp_pa
 @pytest.mark.slow
 def test_the_second_stage_trains_slabs_and_leaves_the_spikes(tmp_path):
     cli = run_training("mnist/unsupervised_slab.yaml", tmp_path, "--trainer.max_steps", "2",
-                       "--model.slab_from", "0.0", "--model.consistency_from", "0.0")  # fmt: skip
+                       "--model.slab_from", "0.0", "--model.settle_from", "0.0", "--model.consistency_from", "0.0")  # fmt: skip
     model, batch = cli.model.train(), next(iter(cli.datamodule.train_dataloader()))
     weights, cost = model.coefficients(batch["frames"].transpose(0, 1), batch)
     (weights.sum() + cost).backward()
@@ -76,7 +76,7 @@ def test_the_second_stage_trains_slabs_and_leaves_the_spikes(tmp_path):
 def test_the_learning_rate_decays_once_in_every_stage():
     from flowvae.model import UnsupervisedFlowVAE
 
-    one, two = (UnsupervisedFlowVAE(latent=4, width=4, slab=slab, slab_from=0.6) for slab in (False, True))
+    one, two = (UnsupervisedFlowVAE(latent=4, width=4, slab=slab, settle_from=0.6) for slab in (False, True))
     assert two.learning_rate(0.03) == pytest.approx(one.learning_rate(0.05))
     assert one.learning_rate(0.05) > 0.99
     assert one.learning_rate(1.0) == pytest.approx(0, abs=1e-12)

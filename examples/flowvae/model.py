@@ -53,7 +53,8 @@ class FlowVAE(SequenceVAE):
         initial_weight: Weight of the flows' first velocity, see `torchflowfield.DynamicOTLoss`.
         forcing: Learn a forcing f ≤ 0; otherwise f = 0.
         decoded: Frames decoded per sequence in training: frame 0 and random others, reweighted; 0 decodes all.
-        code_warmup: Share of the training in which the weight of the code's divergence rises from 0.1 to 1.
+        code_weight: Weight of the code's divergence; below 1 codes are more precise than the evidence bound asks for.
+        code_warmup: Share of the training in which this weight rises from a tenth of itself.
         lr: Peak learning rate, after a short warm-up.
         hold: Share of the training after which the learning rate begins its cosine decay.
         bfloat16: Run encoder and decoder in bfloat16.
@@ -77,6 +78,7 @@ class FlowVAE(SequenceVAE):
         initial_weight: float = 1.0,
         forcing: bool = True,
         decoded: int = 2,
+        code_weight: float = 1.0,
         code_warmup: float = 0.0,
         lr: float = 2e-3,
         hold: float = 0.0,
@@ -152,7 +154,8 @@ class FlowVAE(SequenceVAE):
 
     def _code_weight(self) -> float:
         warmup = self.hparams.code_warmup
-        return min(1.0, 0.1 + 0.9 * training_progress(self) / warmup) if warmup else 1.0
+        risen = min(1.0, 0.1 + 0.9 * training_progress(self) / warmup) if warmup else 1.0
+        return self.hparams.code_weight * risen
 
     def _reconstruction(self, z: Tensor, frames: Tensor) -> Tensor:
         """Negative log-likelihood of all frames, estimated from frame 0 and a random few of the others."""
@@ -218,8 +221,10 @@ class UnsupervisedFlowVAE(FlowVAE):
     Args:
         features: Size of the features of a pair of frames.
         slab: Infer speeds too; otherwise every speed is 1.
-        slab_from: Share of the training after which the second stage begins: the slabs join the spikes, which then stay
-            as they are, and the learning rate rises again to a half.
+        slab_from: Share of the training after which the slabs join the spikes. Until then spikes learn to tell speeds
+            too, as far as they can: a flow helps another out where that is faster than usual.
+        settle_from: Share of the training after which the spikes, where there are slabs, stay as they are: a wavering
+            one is taken for a low speed. The learning rate then rises again to a half.
         consistency: Weight of the part of the codes' motion that the flows leave unexplained, see `explain`. It keeps
             a flow from doing one thing to some images and another to others.
         consistency_from: Share of the training after which it counts. From the start it would keep a new model from
@@ -229,8 +234,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         learn_rates: Learn the prior's rates of every control, so that surplus flows die out.
         temperature: Temperature of the relaxation at the start and at the end.
         anneal: Share of the training in which the temperature falls.
-        spike_weight: Weight of the spikes' divergence. Above 1 it keeps spikes from being used for speeds, which only
-            slabs can express: a flow then helps another out where that is faster than usual.
+        spike_weight: Weight of the spikes' divergence.
         spike_warmup: Share of the training in which this weight rises from 0.
         rates_lr: Learning rate of the prior's rates.
         shuffle: Let the posterior see sequences turned and with their colours exchanged in training, so that it cannot
@@ -244,7 +248,8 @@ class UnsupervisedFlowVAE(FlowVAE):
         self,
         features: int = 128,
         slab: bool = False,
-        slab_from: float = 0.5,
+        slab_from: float = 0.1,
+        settle_from: float = 0.4,
         consistency: float = 0.0,
         consistency_from: float = 0.1,
         on: float = 0.1,
@@ -304,16 +309,15 @@ class UnsupervisedFlowVAE(FlowVAE):
 
     def _infer(self, frames: Tensor, progress: float) -> tuple[SpikeSlab, Tensor | None]:
         """The draw, and what its speeds leave unexplained if it has slabs."""
-        joined = self.hparams.slab and progress >= self.hparams.slab_from
-        shuffle = self.training and self.hparams.shuffle and not joined
+        settled = self.hparams.slab and progress >= self.hparams.settle_from
+        shuffle = self.training and self.hparams.shuffle and not settled
         seen = shuffle_views(frames, mirror=False) if shuffle else frames
-        # In the second stage the spikes are settled: a wavering one would be taken for a low speed.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not joined):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
             with self._precision(frames):
                 features = pair_features(self.pair_network, 3 * seen).float()
             temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
-            draw = self.posterior(features, temperature, use_slab=False, sample=False if joined else None)
-        if not joined:
+            draw = self.posterior(features, temperature, use_slab=False, sample=False if settled else None)
+        if not self.hparams.slab or progress < self.hparams.slab_from:
             return draw, None
         speeds, unexplained = self.explain(frames, draw.spikes)
         on = draw.spikes.unflatten(-1, (-1, self.flows.K)).amax(-2)
@@ -348,7 +352,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         """With slabs, one decay for each stage."""
         if not self.hparams.slab:
             return super().learning_rate(progress)
-        start = self.hparams.slab_from
+        start = self.hparams.settle_from
         if progress < start:
             return super().learning_rate(progress / start)
         return super().learning_rate((progress - start) / (1 - start)) / 2
