@@ -21,7 +21,7 @@ def draw(figure: Figure) -> None:
         ax.stairs(draw_.weights[:, k], range(17), color=color)
         ax.set(ylim=(0, 1.5), ylabel=f"flow {k}")
     panels[0].set_title("one draw of the coefficients g = y ∘ s")
-    panels[-1].set_xlabel("step")
+    panels[-1].set(xlabel="step", xticks=range(0, 17, 4))
 
     ax = right.subplots()
     chains = {
@@ -32,7 +32,7 @@ def draw(figure: Figure) -> None:
         with torch.no_grad():
             ax.plot(prior.marginals(16)[:, 0], color=color, label=label)
             ax.plot(prior.sample((20_000,), steps=16).spikes.mean((1, 2)), marker, color=color, markersize=4)
-    ax.set(ylim=(0, 0.7), xlabel="step", title="probability that a field is on")
+    ax.set(ylim=(0, 0.7), xlabel="step", xticks=range(0, 16, 5), title="probability that a field is on")
     ax.legend(loc="upper right", fontsize=8)
 
 

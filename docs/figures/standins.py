@@ -1,10 +1,9 @@
 """Contact sheets of the rendered stand-ins: one row per factor, everything else at rest.
 
 python examples/make_data.py shapes3d   # and falcor3d, isaac3d, cityscapes
-python docs/figures/standins.py data/stand-ins
+python docs/figures/standins.py
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 _ASSETS = Path(__file__).parents[1] / "assets" / "standins"
+_STANDINS = Path("data/stand-ins")
 _GAP = 2
 
 
@@ -100,7 +100,7 @@ def isaac3d(root: Path) -> None:
 
 
 def cityscapes(root: Path) -> None:
-    """Five frames of one snippet of every motion, and of two more streets."""
+    """Four frames of one snippet of every motion, and of two more streets."""
     rows = []
     for part, city, number in (
         ("train", "eastport", 0), ("train", "millbrook", 1), ("train", "eastport", 2), ("train", "stonefield", 3),
@@ -113,7 +113,8 @@ def cityscapes(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    root = Path(sys.argv[1])
     for draw in (shapes3d, falcor3d, isaac3d, cityscapes):
-        if (root / draw.__name__).is_dir():
-            draw(root / draw.__name__)
+        if (_STANDINS / draw.__name__).is_dir():
+            draw(_STANDINS / draw.__name__)
+        else:
+            print(f"{draw.__name__}.webp stays as it is: run python examples/make_data.py {draw.__name__} first")

@@ -26,8 +26,8 @@ def save(name: str, draw: Callable[[Figure], None], *, width: float = 8.0, heigh
     FOLDER.mkdir(parents=True, exist_ok=True)
     for mode, (ink, faint, blue) in MODES.items():
         settings = {
-            "font.size": 9,
-            "axes.titlesize": 10,
+            "font.size": 10,
+            "axes.titlesize": 11,
             "axes.prop_cycle": matplotlib.cycler(color=[blue, ORANGE, GREEN, PINK]),
             "axes.spines.top": False,
             "axes.spines.right": False,
