@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := torchflowfield examples tests
+SOURCES := torchflowfield examples tests docs
 
 .PHONY: demo test lint types docs test-docs figures smoke clean
 
@@ -16,7 +16,7 @@ test: $(VENV)/test
 lint: $(VENV)/dev
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/codespell README.md CHANGELOG.md docs examples torchflowfield tests
+	$(BIN)/codespell *.md CITATION.cff $(SOURCES)
 
 types: $(VENV)/dev
 	$(BIN)/mypy
@@ -28,7 +28,7 @@ docs: $(VENV)/docs
 test-docs: $(VENV)/test-docs
 	$(BIN)/pytest -m docs
 
-figures: $(VENV)/viz
+figures: demo
 	for figure in $(filter-out docs/figures/style.py,$(wildcard docs/figures/*.py)); do $(BIN)/python $$figure || exit 1; done
 
 smoke: $(VENV)/examples
@@ -36,6 +36,14 @@ smoke: $(VENV)/examples
 
 clean:
 	rm -rf $(VENV) site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The site is made from the text of the sources: its tools alone suffice, without PyTorch.
+$(VENV)/docs: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		print(*project['optional-dependencies']['docs'], sep='\n')" > $(VENV)/tools.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement $(VENV)/tools.txt
+	touch $@
 
 # One stamp per extra of pyproject.toml; the constraints name versions that are known to work together.
 $(VENV)/%: pyproject.toml constraints.txt

@@ -11,6 +11,7 @@ sys.path.insert(0, str(EXAMPLES))
 import reproduce  # noqa: E402
 from flowvae.experiments import DATA, EXPERIMENTS, Experiment, Row, data_of, paper_row, row  # noqa: E402
 from flowvae.finish import FINISHERS  # noqa: E402
+from flowvae.model import FlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
 from flowvae.runs import CONFIGS, Run  # noqa: E402
 from flowvae.tables import columns, write_table  # noqa: E402
@@ -188,6 +189,18 @@ def test_folders_belong_to_the_experiments_data_or_to_data_that_are_named():
     assert reproduce._roots(["a", "shapes3d=b"], "mnist") == {"mnist": Path("a"), "shapes3d": Path("b")}
     with pytest.raises(SystemExit, match="NAME=DIR with one of mnist"):
         reproduce._roots(["nothing=b"], "mnist")
+
+
+def test_every_flow_of_a_model_is_drawn_by_itself(tmp_path, monkeypatch):
+    model = FlowVAE(latent=8, width=8).eval()
+    monkeypatch.setattr("flowvae.finish.load_model", lambda checkpoint: model)
+    run = Run(EXPERIMENTS["mnist_unsupervised"].rows[0], 0, None, tmp_path, ())
+    written = FINISHERS["traversals"](tmp_path / "flows", [run], "")
+    names = [f"flows_flow{k}{suffix}" for k in range(3) for suffix in (".png", ".gif")]
+    assert [file.name for file in written] == names
+    assert all(file.exists() for file in written)
+    contents = {file.read_bytes() for file in written}
+    assert len(contents) == len(written)
 
 
 SMALL = ["--trainer.max_steps=2", "--data.init_args.batch_size=16", "--data.init_args.epoch=64"]

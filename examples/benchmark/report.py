@@ -51,6 +51,11 @@ def write(results: dict, folder: Path) -> None:
             ]
             lines += ["", f"### {label}", "", *([", ".join(facts), ""] if facts else []), *table(part)]
     (folder / "benchmark.md").write_text("\n".join(lines) + "\n")
+    draw(results, folder)
+
+
+def draw(results: dict, folder: Path) -> None:
+    """Draw the plots, each for a light and for a dark page."""
     for mode, (ink, faint) in INKS.items():
         settings = {
             "font.size": 9,

@@ -212,6 +212,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Unsupervised flows (STA)",
         [row(name, method) for name, method in UNSUPERVISED.items()],
         "STA",
+        after="traversals",
         minutes=12,
     ),
     "shapes3d_unsupervised": _unsupervised("Shapes3D", "shapes3d"),

@@ -154,6 +154,19 @@ def unseen_data(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
     return written
 
 
+def traversals(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """Every flow of the first model by itself, three steps further than in training, from test frames."""
+    model, data = load_model(runs[0].checkpoint), open_data(runs[0])
+    steps, controls, factors = data.steps + 3, model.flows.num_controls, len(data.factors)
+    # The first frames of these leave room for every transformation.
+    first = true_frames(data, superpose(list(range(factors)), steps, factors), _SAMPLES)[0]
+    written = []
+    for k in range(controls):
+        picture = path.parent / "pictures" / f"{path.name}_flow{k}"
+        written += _pictures(picture, predict(model, first, superpose([k], steps, controls)))
+    return written
+
+
 def potential_surface(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
     """Every learned potential over the plane in which its flow moves codes most."""
     model, data = load_model(runs[0].checkpoint), open_data(runs[0])
@@ -177,6 +190,7 @@ def video(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
 FINISHERS: dict[str, Finisher] = {
     finisher.__name__: finisher
     for finisher in (
-        latent_evolution, switching, superposing, unseen_data, potential_surface, coefficients_over_time, video
+        latent_evolution, switching, superposing, unseen_data, traversals, potential_surface, coefficients_over_time,
+        video,
     )
 }  # fmt: skip
