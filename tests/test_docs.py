@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import runpy
 import textwrap
 from html.parser import HTMLParser
 
@@ -23,6 +24,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [
     importlib.import_module(f"torchflowfield.{module.name}") for module in pkgutil.iter_modules(torchflowfield.__path__)
 ]
+# What is read in the repository alone.
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md"]
 PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -75,6 +78,29 @@ def test_every_example_of_a_docstring_runs(module):
     assert runner.summarize(verbose=False).failed == 0
 
 
+@pytest.fixture
+def scripts(monkeypatch):
+    """Where the scripts of the figures are, importable as they import each other."""
+    folder = ROOT / "docs" / "figures"
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_every_picture_of_the_site_is_made_by_a_script(scripts, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("style"), "FOLDER", tmp_path)
+    for script in scripts.glob("*.py"):
+        if "from style import" in script.read_text():
+            runpy.run_path(str(script), run_name="__main__")
+    assets = ROOT / "docs" / "assets"
+    made = {assets / "figures" / file.name for file in tmp_path.iterdir()}
+    made |= set(importlib.import_module("pictures").sources())
+    standins = (scripts / "standins.py").read_text()
+    made |= {assets / "standins" / f"{name}.webp" for name in re.findall(r'save\("(\w+)"', standins)}
+    shown = {file for folder in (".", "figures", "results", "standins") for file in (assets / folder).iterdir()}
+    pictures = {file for file in shown if file.suffix in (".svg", ".png", ".gif", ".webp")} - {assets / "favicon.svg"}
+    assert pictures == made
+
+
 def test_every_public_name_is_on_an_api_page():
     wanted = {f"torchflowfield.{name}" for name in torchflowfield.__all__}
     for module in (metrics, viz):
@@ -109,8 +135,8 @@ def test_every_public_name_has_a_docstring():
 
 
 def error_messages() -> list[str]:
-    """The longest constant piece of every message that the package raises."""
-    pieces = []
+    """Every message that the package raises, with an ellipsis for what varies."""
+    messages = []
     for module in MODULES:
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
@@ -119,15 +145,41 @@ def error_messages() -> list[str]:
             if isinstance(message, ast.Name):
                 message = ast.Constant(getattr(module, message.id))
             parts = message.values if isinstance(message, ast.JoinedStr) else [message]
-            constants = [part.value for part in parts if isinstance(part, ast.Constant)]
-            pieces.append(next(piece for piece in constants if len(piece.strip(" :,.")) > 3))
-    return pieces
+            messages.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in parts))
+    return messages
+
+
+def faq_entries() -> list[str]:
+    """The messages that the tables of the FAQ explain, each with a cause and a remedy."""
+    return re.findall(
+        r"^\| `([^`]+)` \| [^|]+ \| [^|]+ \|$", (ROOT / "docs" / "faq.md").read_text(), flags=re.MULTILINE
+    )
+
+
+def explains(entry: str, message: str) -> bool:
+    """Whether an entry gives the words with which a message begins."""
+    words = ".*".join(re.escape(part) for part in entry.split("…"))
+    return re.match(words, message) is not None
 
 
 @pytest.mark.parametrize("message", sorted(set(error_messages())))
 def test_every_error_message_is_in_the_faq(message):
-    sentence = re.split(r"(?<=[a-z)])\. (?=[A-Z])", message.strip(" :,."))[0]
-    assert sentence.strip(" :,.'(") in (ROOT / "docs" / "faq.md").read_text()
+    assert any(explains(entry, message) for entry in faq_entries())
+
+
+@pytest.mark.parametrize("entry", faq_entries())
+def test_every_message_of_the_faq_is_raised(entry):
+    assert any(explains(entry, message) for message in error_messages())
+
+
+@pytest.mark.parametrize("identifier", sorted(identifiers()))
+def test_every_name_of_an_api_page_has_an_example_that_the_tests_run(identifier):
+    module, _, name = identifier.rpartition(".")
+    value = getattr(importlib.import_module(module), name)
+    example = ">>>" in (inspect.getdoc(value) or "")
+    pages = [page.read_text() for page in (ROOT / "docs" / "api").glob("*.md")]
+    page = next(page for page in pages if f"::: {identifier}\n" in page + "\n")
+    assert example or any(name in code for _, code in code_blocks(page))
 
 
 class Resources(HTMLParser):
@@ -165,7 +217,35 @@ def test_no_style_of_the_built_site_loads_from_another_host():
         assert not re.findall(r"(?:url\(|@import )\s*[\"']?(?:https?:)?//[^)\"']*", style.read_text()), style.name
 
 
-def test_every_link_of_the_readme_leads_somewhere():
-    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text())
-    missing = [link for link in links if "://" not in link and not (ROOT / link.split("#")[0]).exists()]
-    assert not missing
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_the_texts_beside_the_site_leads_somewhere(page):
+    text = page.read_text()
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = link.partition("#")
+        assert "://" in link or (page.parent / file).exists(), link
+        assert file or anchor in anchors, link
+
+
+def commands() -> list[str]:
+    """Every command that a page or a script tells its reader to type."""
+    scripts = [*(ROOT / "examples").rglob("*.py"), *(ROOT / "docs" / "figures").glob("*.py")]
+    texts = [page.read_text().replace("\\\n", " ") for page in (*PAGES, *TEXTS, *scripts)]
+    found = [re.findall(r"(?:^|`)\s*((?:make|python) [^`#\n]+)", text, flags=re.MULTILINE) for text in texts]
+    return sorted({command.strip() for page in found for command in page})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_texts_exists(command):
+    program, first, *rest = command.split()
+    if program == "make":
+        targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        assert {first, *rest} <= set(targets)
+        return
+    if first.startswith("-"):
+        return
+    assert (ROOT / first).exists()
+    assert all((ROOT / word).exists() for word in rest if word.startswith("examples/"))
+    if first == "examples/reproduce.py" and rest and rest[0][0].islower():
+        assert f'"{rest[0]}":' in (ROOT / "examples" / "flowvae" / "experiments.py").read_text()
