@@ -159,7 +159,7 @@ def paper_row(quick: Row) -> Row:
         changes |= {_MODEL + "steps": known.paper_steps, _MODEL + "temperature": [1.0, 0.05], _MODEL + "anneal": 1.11}
     if method.startswith("unsupervised"):
         # Spikes alone for 75,000 of 90,000 iterations, where a quick run joins the slabs earlier.
-        changes |= {_MODEL + "slab": True, _MODEL + "slab_from": 0.833}
+        changes |= {_MODEL + "slab": True, _MODEL + "slab_from": 0.833, _MODEL + "settle_from": 0.833}
         if known.factors and data == "mnist":
             changes[_DATA + "motion"] = "speeds"
     return Row(quick.name, quick.config, changes)
@@ -226,6 +226,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             Row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", _SINGLE),
             Row("spikes and slabs", _SLAB),
             Row("slabs from the start", _SLAB, {_MODEL + "slab_from": 0.0}),
+            Row("slabs after the spikes", _SLAB, {_MODEL + "slab_from": 0.357}),
             Row("potential flows alone", _SINGLE, {_MODEL + "kind": "potential"}),
             Row("rotational flows alone", _SINGLE, {_MODEL + "kind": "rotational"}),
             *(Row(f"K = {k}", _SINGLE, {_MODEL + "fields": k}) for k in (2, 5, 8)),

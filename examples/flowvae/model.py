@@ -53,8 +53,7 @@ class FlowVAE(SequenceVAE):
         initial_weight: Weight of the flows' first velocity, see `torchflowfield.DynamicOTLoss`.
         forcing: Learn a forcing f ≤ 0; otherwise f = 0.
         decoded: Frames decoded per sequence in training: frame 0 and random others, reweighted; 0 decodes all.
-        code_weight: Weight of the code's divergence; below 1 codes are more precise than the evidence bound asks for.
-        code_warmup: Share of the training in which this weight rises from a tenth of itself.
+        code_warmup: Share of the training in which the weight of the code's divergence rises from 0.1 to 1.
         lr: Peak learning rate, after a short warm-up.
         hold: Share of the training after which the learning rate begins its cosine decay.
         bfloat16: Run encoder and decoder in bfloat16.
@@ -78,7 +77,6 @@ class FlowVAE(SequenceVAE):
         initial_weight: float = 1.0,
         forcing: bool = True,
         decoded: int = 2,
-        code_weight: float = 1.0,
         code_warmup: float = 0.0,
         lr: float = 2e-3,
         hold: float = 0.0,
@@ -154,8 +152,7 @@ class FlowVAE(SequenceVAE):
 
     def _code_weight(self) -> float:
         warmup = self.hparams.code_warmup
-        risen = min(1.0, 0.1 + 0.9 * training_progress(self) / warmup) if warmup else 1.0
-        return self.hparams.code_weight * risen
+        return min(1.0, 0.1 + 0.9 * training_progress(self) / warmup) if warmup else 1.0
 
     def _reconstruction(self, z: Tensor, frames: Tensor) -> Tensor:
         """Negative log-likelihood of all frames, estimated from frame 0 and a random few of the others."""
@@ -265,6 +262,10 @@ class UnsupervisedFlowVAE(FlowVAE):
     ) -> None:
         super().__init__(**shared)
         self.save_hyperparameters()
+        if settle_from < slab_from:
+            raise ValueError(
+                f"UnsupervisedFlowVAE: expected settle_from of at least slab_from, {slab_from}, got {settle_from}."
+            )
         self.pair_network = make_pair_network(features, width=16, image_size=self.hparams.image_size)
         self.posterior = SpikeSlabPosterior(
             features,
