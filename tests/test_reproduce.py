@@ -1,5 +1,7 @@
 import json
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -255,3 +257,20 @@ def test_footage_has_three_flows_and_no_selection_and_the_published_size_on_requ
     assert "BackwardSelection" not in (CONFIGS / footage.config).read_text()
     changes = paper_row(footage).overrides
     assert (changes["model.init_args.latent"], changes["model.init_args.slab"]) == (324, True)
+
+
+def test_a_run_that_two_want_at_once_is_trained_once(tmp_path, monkeypatch):
+    run = Run(row("a", "vae"), 0, None, tmp_path, ())
+    commands = []
+
+    def pretend(command, **_):
+        commands.append(command[2])
+        time.sleep(0.2)
+        (run.folder / "test.json").write_text(json.dumps(figures(0.2)))
+
+    monkeypatch.setattr("flowvae.runs.subprocess.run", pretend)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: run.execute(1), range(2)))
+    assert commands == ["fit", "test"]
+    run.execute(1)
+    assert commands == ["fit", "test", "test"]

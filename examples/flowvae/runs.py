@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from filelock import FileLock
 
 from .experiments import Row
 
@@ -69,11 +70,19 @@ class Run(NamedTuple):
     def execute(self, threads: int) -> None:
         """Train from the last checkpoint, if there is one, and test; a finished run is tested again.
 
+        Where another process is at the same run, wait for it and leave what it did as it is.
+
         Raises:
             subprocess.CalledProcessError: If a command fails; `log.txt` says why.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        finished = self.results() is not None
+        with FileLock(self.folder / "lock"):
+            if finished or self.results() is None:
+                self._execute(threads)
+
+    def _execute(self, threads: int) -> None:
         folder = self.folder
-        folder.mkdir(parents=True, exist_ok=True)
         clock, before = folder / "seconds", self.seconds()
         started = time.monotonic()
         for command in self._commands():
