@@ -262,7 +262,7 @@ class UnsupervisedFlowVAE(FlowVAE):
     ) -> None:
         super().__init__(**shared)
         self.save_hyperparameters()
-        if settle_from < slab_from:
+        if slab and settle_from < slab_from:
             raise ValueError(
                 f"UnsupervisedFlowVAE: expected settle_from of at least slab_from, {slab_from}, got {settle_from}."
             )

@@ -91,7 +91,7 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     lines = [
         f"# {experiment.title}",
         "",
-        f"Data: {'; '.join(data)}. Seeds {', '.join(map(str, seeds))}; mean ± standard deviation.",
+        f"Data: {'; '.join(data)}. {_seeds(seeds)}",
         f"Command: `{command}`. PyTorch {torch.__version__.split('+')[0]}, Python {platform.python_version()}, "
         f"{os.cpu_count()} CPU cores, {preset} preset.",
         "",
@@ -112,6 +112,12 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
         draw_errors(path.with_suffix(".png"), rows, factors, ", ".join(data))
         written.append(path.with_suffix(".png"))
     return written
+
+
+def _seeds(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return f"Seed {seeds[0]}."
+    return f"Seeds {', '.join(map(str, seeds))}; mean ± standard deviation."
 
 
 def cell(values: Values, name: str) -> str:
