@@ -33,6 +33,8 @@ _COMPARED = (
     "relative error", "error", "over re-encoding", "log p, normal", "log p, Bernoulli", "affine map", "F1",
     "speed correlation",
 )  # fmt: skip
+# What a page shows without scrolling.
+_FIRST = ("F1", "speed correlation", "relative error", "over re-encoding")
 _SCORES = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 
 Values = dict[str, list[float]]
@@ -145,7 +147,8 @@ def _comparison(rows: dict[str, Values], factors: list[str]) -> list[str]:
 
 
 def _factor_table(values: Values, factors: list[str]) -> list[str]:
-    kinds = tuple(dict.fromkeys(n.split(": ")[1] for n in values if ": " in n))
+    present = dict.fromkeys(n.split(": ")[1] for n in values if ": " in n)
+    kinds = [kind for kind in _FIRST if kind in present] + [kind for kind in present if kind not in _FIRST]
     cells = {factor: [cell(values, f"{factor}: {kind}") for kind in kinds] for factor in factors}
     others = [f"{name}: {cell(values, name)}" for name in values if ": " not in name]
     table = [*_markdown(["", *kinds], cells), ""] if factors else []
