@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from torchflowfield.viz import COLORS
 
@@ -122,6 +124,8 @@ def _growth(results: dict) -> Figure:
     left.set_xlabel("size, relative to the smallest")
     left.set_ylabel("time, relative")
     left.legend(fontsize=7)
+    for axis in (left.xaxis, left.yaxis):
+        _plain_ticks(axis, [1, 2, 4, 8])
     steps = list(results["memory"])
     for color, name in zip(COLORS, results["memory"][steps[0]]["rows"], strict=False):
         right.loglog(
@@ -134,4 +138,11 @@ def _growth(results: dict) -> Figure:
     right.set_xlabel("frames T")
     right.set_ylabel("peak memory, MiB")
     right.legend(fontsize=7)
+    _plain_ticks(right.xaxis, [int(s) for s in steps])
+    _plain_ticks(right.yaxis, [1, 10, 100, 1000])
     return figure
+
+
+def _plain_ticks(axis: Axis, ticks: list[int]) -> None:
+    axis.set_ticks(ticks, [str(tick) for tick in ticks])
+    axis.set_minor_locator(NullLocator())
