@@ -3,6 +3,7 @@ import torch
 from reference import assert_frequencies, close, conditioned, states_of
 
 from torchflowfield.spikes import (
+    coefficients,
     kl_not_all_zero,
     log_not_all_zero,
     log_prob_not_all_zero,
@@ -55,3 +56,9 @@ def test_relaxed_bits_lie_on_the_side_of_their_bits_and_carry_a_gradient(tempera
     soft = relaxed(bits, logits, temperature)
     assert torch.equal((soft > 0.5).to(bits), bits)
     close(torch.autograd.grad(soft.sum(), logits)[0], soft * (1 - soft) / temperature)
+
+
+def test_two_spikes_of_a_field_share_its_slab():
+    spikes, slabs = torch.tensor([[1.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.5, 2.0]])
+    assert coefficients(spikes, slabs).tolist() == [[0.5, 0.0, 0.5, 2.0]]
+    assert coefficients(spikes[:, :2], slabs).tolist() == [[0.5, 0.0]]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from torchflowfield._checks import check_choice, check_features, check_temperature
 from torchflowfield.priors import SpikeSlab
-from torchflowfield.spikes import most_probable, relaxed, sample_not_all_zero
+from torchflowfield.spikes import coefficients, most_probable, relaxed, sample_not_all_zero
 
 
 class Annealing:
@@ -169,12 +169,9 @@ class SpikeSlabPosterior(nn.Module):
         size = in_features if slab_features is None else slab_features
         self.slab_head = nn.Linear(size, K * len(self.slab_constraints)) if slab is not None else None
         if self.slab_head is not None:
+            first = [math.log(slab_scale) if name == "scale" else 0.0 for name in self.slab_constraints]
             with torch.no_grad():
-                bias = self.slab_head.bias.view(K, -1)
-                bias.zero_()
-                for i, name in enumerate(self.slab_constraints):
-                    if name == "scale":
-                        bias[:, i] = math.log(slab_scale)
+                self.slab_head.bias.copy_(torch.tensor(first).repeat(K))
 
     @property
     def num_controls(self) -> int:
@@ -219,8 +216,7 @@ class SpikeSlabPosterior(nn.Module):
         check_features("SpikeSlabPosterior", features, self.slab_head.in_features)
         slab = self._slab(self.slab_head(features).unflatten(-1, (self.K, -1)))
         slabs = slab.rsample() if self.training else slab.mean
-        both = torch.cat((slabs, slabs), -1) if self.control == "double" else slabs
-        return SpikeSlab(draw.spikes * both, draw.spikes, slabs, draw.logits, slab)
+        return SpikeSlab(coefficients(draw.spikes, slabs), draw.spikes, slabs, draw.logits, slab)
 
     @torch.no_grad()
     def disable(self, control: int) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, kl_divergence
 from torch.nn import functional as F
 
+from torchflowfield import spikes as law
 from torchflowfield._checks import check_choice, check_probability
 from torchflowfield.diffusion import DiffusionPrior as DiffusionPrior  # a public name of this module too
-from torchflowfield.spikes import kl_not_all_zero, log_not_all_zero, log_prob_not_all_zero, sample_not_all_zero
 
 
 class SpikeSlab(NamedTuple):
@@ -154,14 +154,12 @@ class SpikeSlabPrior(nn.Module):
             chain: list[Tensor] = []
             for _ in range(steps):
                 logits = torch.logit(self._next(chain[-1])[0]) if chain else self.on_logit.expand(*shape, -1)
-                chain.append(sample_not_all_zero(logits))
+                chain.append(law.sample_not_all_zero(logits))
             spikes = torch.stack(chain)
             if self.slab is None:
                 return SpikeSlab(spikes, spikes)
             slabs = self.slab.expand((*spikes.shape[:-1], self.K)).sample()
-            return SpikeSlab(
-                spikes * (torch.cat((slabs, slabs), -1) if self.control == "double" else slabs), spikes, slabs
-            )
+            return SpikeSlab(law.coefficients(spikes, slabs), spikes, slabs)
 
     def log_prob(
         self, spikes: Float[Tensor, "steps *batch controls"], slabs: Float[Tensor, "steps *batch fields"] | None = None
@@ -176,7 +174,7 @@ class SpikeSlabPrior(nn.Module):
             raise ValueError("SpikeSlabPrior: expected spikes of 0 and 1. Round relaxed ones first.")
         if bool((spikes == 0).all(-1).any()):
             raise ValueError("SpikeSlabPrior: got a step with no spike on, which has probability zero.")
-        total = log_prob_not_all_zero(spikes, *self._conditional(spikes)).sum(0)
+        total = law.log_prob_not_all_zero(spikes, *self._conditional(spikes)).sum(0)
         if slabs is not None:
             if self.slab is None:
                 raise ValueError("SpikeSlabPrior: got slabs, but this prior has spikes alone.")
@@ -192,12 +190,11 @@ class SpikeSlabPrior(nn.Module):
         count = self.num_controls
         if count > 12:
             raise ValueError(f"SpikeSlabPrior: enumeration is for K ≤ 12, got {count} spikes. Average samples instead.")
-        device = self.on_logit.device
-        states = (torch.arange(1, 2**count, device=device)[:, None] >> torch.arange(count, device=device)) & 1
-        states = states.to(self.on_logit)
+        bits = torch.arange(count, device=self.on_logit.device)
+        states = ((torch.arange(1, 2**count, device=bits.device)[:, None] >> bits) & 1).to(self.on_logit)
         first = self.log_prob(states[None]).exp()
         p, q = self._next(states)
-        log_joint = states @ p.log().mT + (1 - states) @ q.log().mT - log_not_all_zero(q.log())
+        log_joint = states @ p.log().mT + (1 - states) @ q.log().mT - law.log_not_all_zero(q.log())
         transition = log_joint.exp().mT
         rows = [first]
         for _ in range(steps - 1):
@@ -219,7 +216,7 @@ class SpikeSlabPrior(nn.Module):
                 "SpikeSlabPrior: expected the sample of a posterior, which has logits; got one of a prior."
             )
         self._check_spikes(posterior.spikes)
-        spike = kl_not_all_zero(posterior.logits, *self._conditional(posterior.spikes))
+        spike = law.kl_not_all_zero(posterior.logits, *self._conditional(posterior.spikes))
         slab = torch.zeros_like(spike)
         if posterior.slab is not None:
             if self.slab is None:
@@ -250,5 +247,4 @@ class SpikeSlabPrior(nn.Module):
     def _conditional(self, spikes: Tensor) -> tuple[Tensor, Tensor]:
         p, q = self._next(spikes[:-1])
         first = self.on_logit.expand_as(spikes[:1])
-        log_p = torch.cat((F.logsigmoid(first), p.log()))
-        return log_p, torch.cat((F.logsigmoid(-first), q.log()))
+        return torch.cat((F.logsigmoid(first), p.log())), torch.cat((F.logsigmoid(-first), q.log()))

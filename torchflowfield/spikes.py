@@ -42,6 +42,13 @@ def relaxed(
     return ((logits + noise) / temperature).sigmoid()
 
 
+def coefficients(
+    spikes: Float[Tensor, "*batch controls"], slabs: Float[Tensor, "*batch fields"]
+) -> Float[Tensor, "*batch controls"]:
+    r"""$g = y \circ s$; with two spikes per field, both share its slab."""
+    return spikes * (slabs if slabs.shape == spikes.shape else slabs.tile(2))
+
+
 def log_not_all_zero(log_off: Float[Tensor, "*batch fields"]) -> Float[Tensor, "*batch"]:
     r"""$\log(1 - \prod_k (1 - p_k))$, the log-probability of the condition."""
     return torch.log(-torch.expm1(log_off.sum(-1)))
