@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Folder of MNIST's t10k files, for the pictures of the experiments.
+MNIST ?= data/mnist
 SOURCES := torchflowfield examples tests docs
 
 .PHONY: demo test lint types docs test-docs figures smoke clean
@@ -28,8 +30,14 @@ docs: $(VENV)/docs
 test-docs: $(VENV)/test-docs
 	$(BIN)/pytest -m docs
 
-figures: demo
-	for figure in $(filter-out docs/figures/style.py,$(wildcard docs/figures/*.py)); do $(BIN)/python $$figure || exit 1; done
+# Every picture of the site. What is there is kept: the whole takes an hour and a half, later calls minutes.
+figures: $(VENV)/render runs/demo/pictures/truth_rotation.png
+	for figure in $(filter-out %/style.py %/pictures.py,$(wildcard docs/figures/*.py)); do \
+		$(BIN)/python $$figure || exit 1; done
+	$(BIN)/python docs/figures/pictures.py --data.root $(MNIST)
+
+runs/demo/pictures/truth_rotation.png:
+	$(MAKE) demo
 
 smoke: $(VENV)/examples
 	$(BIN)/python examples/demo.py --output runs/smoke --max_steps 20

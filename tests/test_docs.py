@@ -93,12 +93,25 @@ def test_every_picture_of_the_site_is_made_by_a_script(scripts, tmp_path, monkey
             runpy.run_path(str(script), run_name="__main__")
     assets = ROOT / "docs" / "assets"
     made = {assets / "figures" / file.name for file in tmp_path.iterdir()}
-    made |= set(importlib.import_module("pictures").sources())
+    made |= importlib.import_module("pictures").shown()
+    charts = importlib.import_module("results")
+    for table in charts.charts():
+        charts.draw(table, tmp_path)
+        made.add(charts.RESULTS / f"{table.stem}.png")
+        assert (tmp_path / f"{table.stem}.png").stat().st_size > 5000
     standins = (scripts / "standins.py").read_text()
     made |= {assets / "standins" / f"{name}.webp" for name in re.findall(r'save\("(\w+)"', standins)}
     shown = {file for folder in (".", "figures", "results", "standins") for file in (assets / folder).iterdir()}
+    shown |= set(charts.RESULTS.iterdir())
     pictures = {file for file in shown if file.suffix in (".svg", ".png", ".gif", ".webp")} - {assets / "favicon.svg"}
     assert pictures == made
+
+
+def test_the_experiments_of_the_pictures_exist_and_draw(scripts, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    known = importlib.import_module("flowvae.experiments").EXPERIMENTS
+    for name in importlib.import_module("pictures").EXPERIMENTS:
+        assert known[name].after in importlib.import_module("flowvae.finish").FINISHERS
 
 
 def test_every_public_name_is_on_an_api_page():

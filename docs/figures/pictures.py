@@ -1,28 +1,67 @@
-"""Pictures that the demo and the experiments drew, copied to where the site shows them.
+"""Pictures of the demo and of the experiments: what has not been run is run, then all are copied to the site.
 
-python examples/demo.py
-python examples/reproduce.py NAME   # each with the command on its page of the results
-python docs/figures/pictures.py
+    make demo
+    python docs/figures/pictures.py --data.root data/mnist
+
+The experiments train for an hour on two cores, with one seed; interrupted, they go on where they stopped.
 """
 
+import argparse
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 _ASSETS = _ROOT / "docs" / "assets"
 _DEMO = {"demo.png": "truth_rotation.png", "demo.gif": "switched_rotation_hue.gif"}
+# What an experiment of `examples/reproduce.py` draws that the site shows.
+EXPERIMENTS = {
+    "mnist_unsupervised": [f"mnist_unsupervised_flow{k}.gif" for k in range(3)],
+    "coefficients_over_time": ["coefficients_over_time_0.png"],
+    "switching": ["switching_rotation_then_hue.gif", "switching_rotation_then_hue.png"],
+    "superposing": ["superposing_rotation_and_hue.gif", "superposing_scale_and_rotation_and_hue.png"],
+    "unseen_data": ["unseen_scikit_learn_s_digits_rotation.png", "unseen_stand_in_for_dSprites_rotation.png"],
+    "potential_surface": ["potential_surface.png"],
+}
 
 
-def sources() -> dict[Path, Path]:
-    """Every copied picture of the site, and the file that it is a copy of."""
-    copies = {_ASSETS / shown: _ROOT / "runs" / "demo" / "pictures" / drawn for shown, drawn in _DEMO.items()}
-    shown = sorted((_ASSETS / "results").iterdir())
-    return copies | {picture: _ROOT / "docs" / "results" / "pictures" / picture.name for picture in shown}
+def shown() -> set[Path]:
+    """Every picture that this script copies to the site."""
+    return {_ASSETS / name for name in _DEMO} | {_ASSETS / "results" / n for names in EXPERIMENTS.values() for n in names}
+
+
+def copy(name: str, drawn: Path, folder: Path) -> None:
+    """Copy a picture.
+
+    Raises:
+        SystemExit: If it has not been drawn.
+    """
+    if not drawn.exists():
+        raise SystemExit(f"pictures: {name} has not been drawn; expected {drawn}.")
+    shutil.copyfile(drawn, folder / name)
+
+
+def main() -> None:
+    """Run what is missing and copy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data.root", dest="root", type=Path, default=_ROOT / "data" / "mnist", help="folder of MNIST's t10k files")
+    add("--runs", type=Path, default=_ROOT / "runs" / "reproduce", help="folder of the experiments' models")
+    options = parser.parse_args()
+    for name, drawn in _DEMO.items():
+        copy(name, _ROOT / "runs" / "demo" / "pictures" / drawn, _ASSETS)
+    if not options.root.is_dir():
+        print(f"Pictures of {', '.join(EXPERIMENTS)} stay as they are: no folder {options.root} with MNIST's t10k files.")
+        return
+    output = _ROOT / "runs" / "pictures"
+    for experiment, names in EXPERIMENTS.items():
+        command = ["examples/reproduce.py", experiment, "--seeds", "0", "--jobs", "2", "--output", output]
+        command += ["--data.root", options.root.resolve(), "--runs", options.runs.resolve()]
+        subprocess.run([sys.executable, *command], cwd=_ROOT, check=True)
+        for name in names:
+            copy(name, output / "pictures" / name, _ASSETS / "results")
 
 
 if __name__ == "__main__":
-    for picture, drawn in sources().items():
-        if drawn.exists():
-            shutil.copyfile(drawn, picture)
-        else:
-            print(f"{picture.name} stays as it is: {drawn.relative_to(_ROOT)} has not been drawn here")
+    main()

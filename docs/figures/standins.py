@@ -1,9 +1,12 @@
 """Contact sheets of the rendered stand-ins: one row per factor, everything else at rest.
 
-python examples/make_data.py shapes3d   # and falcor3d, isaac3d, cityscapes
 python docs/figures/standins.py
+
+What has not been rendered is rendered first, about twenty-five minutes for all four on one core.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +14,8 @@ import h5py
 import numpy as np
 from PIL import Image
 
-_ASSETS = Path(__file__).parents[1] / "assets" / "standins"
-_STANDINS = Path("data/stand-ins")
+_ROOT = Path(__file__).parents[2]
+_ASSETS = _ROOT / "docs" / "assets" / "standins"
 _GAP = 2
 
 
@@ -114,7 +117,7 @@ def cityscapes(root: Path) -> None:
 
 if __name__ == "__main__":
     for draw in (shapes3d, falcor3d, isaac3d, cityscapes):
-        if (_STANDINS / draw.__name__).is_dir():
-            draw(_STANDINS / draw.__name__)
-        else:
-            print(f"{draw.__name__}.webp stays as it is: run python examples/make_data.py {draw.__name__} first")
+        folder = _ROOT / "data" / "stand-ins" / draw.__name__
+        command = ["examples/make_data.py", draw.__name__, "--output", str(folder)]
+        subprocess.run([sys.executable, *command], cwd=_ROOT, check=True)
+        draw(folder)

@@ -79,14 +79,14 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     finished = [(run, figures) for run in planned if (figures := run.results()) is not None]
     if not finished:
         raise SystemExit(f"reproduce: no run of {experiment.title!r} finished; see the logs.")
-    rows: dict[str, Values] = {run.row.name: {} for run in planned}
     with path.with_suffix(".csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["row", "seed", "figure", "value"])
         for run, figures in finished:
-            for name, value in columns(figures).items():
-                rows[run.row.name].setdefault(name, []).append(value)
-                writer.writerow([run.row.name, run.seed, name, f"{value:.6g}"])
+            values = columns(figures).items()
+            writer.writerows([run.row.name, run.seed, name, f"{value:.6g}"] for name, value in values)
+    found = read_rows(path.with_suffix(".csv"))
+    rows: dict[str, Values] = {run.row.name: found.get(run.row.name, {}) for run in planned}
     factors = factors_of(finished[0][1])
     data = sorted({figures["data"] for _, figures in finished})
     seeds = sorted({run.seed for run in planned})
@@ -111,9 +111,18 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
     written = [path.with_suffix(".md"), path.with_suffix(".csv")]
     if factors:
-        draw_errors(path.with_suffix(".png"), rows, factors, ", ".join(data))
+        draw_errors(path.with_suffix(".png"), found, "; ".join(data))
         written.append(path.with_suffix(".png"))
     return written
+
+
+def read_rows(path: Path) -> dict[str, Values]:
+    """The figures of every row of a table's CSV, one value for each seed."""
+    rows: dict[str, Values] = {}
+    with path.open(newline="") as stream:
+        for entry in csv.DictReader(stream):
+            rows.setdefault(entry["row"], {}).setdefault(entry["figure"], []).append(float(entry["value"]))
+    return rows
 
 
 def _seeds(seeds: list[int]) -> str:
@@ -171,20 +180,21 @@ def _markdown(header: list[str], cells: dict[str, list[str]]) -> list[str]:
     return [*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in cells.items())]
 
 
-def draw_errors(path: Path, rows: dict[str, Values], factors: list[str], data: str) -> None:
+def draw_errors(path: Path, rows: dict[str, Values], data: str) -> None:
     """Relative error of every model for every factor, with the seeds' spread."""
-    present = {name: values for name, values in rows.items() if values}
-    figure = Figure(figsize=(2.2 + 1.5 * len(factors), 0.34 * len(present) * 1.6 + 1.6), layout="constrained")
+    names = [name for values in rows.values() for name in values if name.endswith(": relative error")]
+    factors = [name.split(": ")[0] for name in dict.fromkeys(names)]
+    figure = Figure(figsize=(2.2 + 1.5 * len(factors), 0.34 * len(rows) * 1.6 + 1.6), layout="constrained")
     axes = figure.subplots(1, len(factors), sharey=True, squeeze=False)[0]
     for axis, factor in zip(axes, factors, strict=True):
-        errors = [values.get(f"{factor}: relative error", [float("nan")]) for values in present.values()]
+        errors = [values.get(f"{factor}: relative error", [float("nan")]) for values in rows.values()]
         means = [statistics.mean(e) for e in errors]
         spread = [statistics.stdev(e) if len(e) > 1 else 0.0 for e in errors]
-        colors = [COLORS[1] if name.startswith("ours") or len(present) == 1 else COLORS[0] for name in present]
-        axis.barh(range(len(present)), means, xerr=spread, color=colors, height=0.7)
+        colors = [COLORS[1] if name.startswith("ours") or len(rows) == 1 else COLORS[0] for name in rows]
+        axis.barh(range(len(rows)), means, xerr=spread, color=colors, height=0.7)
         axis.set_title(factor.replace("_", " "), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_yticks(range(len(present)), list(present))
+        axis.set_yticks(range(len(rows)), list(rows))
     axes[0].invert_yaxis()
     figure.supxlabel(f"equivariance error relative to the frames, {data}", fontsize=9)
     figure.savefig(path, dpi=120)
