@@ -84,6 +84,24 @@ def test_training_snippets_are_mirrored_whole_and_others_are_not(tmp_path, flips
         VideoData(tmp_path / "corner.mp4", flips="vertical")
 
 
+def test_without_its_background_a_clip_shows_what_moves_on_black(tmp_path):
+    frames = []
+    for n in range(120):
+        frame = np.full((16, 16, 3), 200, np.uint8)
+        frame[:, :2] = 40
+        place = 3 + n % 12
+        frame[4:8, place : place + 2] = 20
+        frames.append(frame)
+    write_video(tmp_path / "runner.mp4", frames, 30)
+    data = VideoData(tmp_path / "runner.mp4", image_size=16, stride=1, steps=2, background="remove", epoch=64)
+    for loader in (data.train_dataloader(), data.test_dataloader()[-1]):
+        seen = next(iter(loader))["frames"]
+        assert seen.amax(-1).amin() < 0.1 < 0.5 < seen[..., 4:8, :].amax((-1, -2)).min()
+        assert seen[..., 10:, :].max() < 0.1
+    with pytest.raises(ValueError, match="background"):
+        VideoData(tmp_path / "runner.mp4", background="blur")
+
+
 def test_parts_are_split_by_time_with_a_gap(folder):
     data = VideoData(folder, image_size=8, stride=2, steps=3, gap=7, epoch=500)
     shown = {
@@ -203,7 +221,7 @@ def test_the_command_line_has_the_arguments_of_a_class_and_of_its_parents():
     parser.add_class_arguments(CalMS21Data)
     defaults = parser.get_defaults().as_dict()
     shared = {"root", "steps", "batch_size", "epoch", "workers", "seed"}
-    assert set(defaults) == shared | {"image_size", "crop", "stride", "every", "flips", "evaluation"}
+    assert set(defaults) == shared | {"image_size", "crop", "stride", "every", "flips", "background", "evaluation"}
     assert (defaults["crop"], defaults["every"]) == ("whole", 2)
     for fixed in ("gap", "stpes"):
         with pytest.raises(TypeError, match=fixed):

@@ -28,7 +28,9 @@ EXPERIMENTS = {
 
 def shown() -> set[Path]:
     """Every picture that this script copies to the site."""
-    return {_ASSETS / name for name in _DEMO} | {_ASSETS / "results" / n for names in EXPERIMENTS.values() for n in names}
+    return {_ASSETS / name for name in _DEMO} | {
+        _ASSETS / "results" / n for names in EXPERIMENTS.values() for n in names
+    }
 
 
 def copy(name: str, drawn: Path, folder: Path) -> None:
@@ -52,7 +54,9 @@ def main() -> None:
     for name, drawn in _DEMO.items():
         copy(name, _ROOT / "runs" / "demo" / "pictures" / drawn, _ASSETS)
     if not options.root.is_dir():
-        print(f"Pictures of {', '.join(EXPERIMENTS)} stay as they are: no folder {options.root} with MNIST's t10k files.")
+        print(
+            f"Pictures of {', '.join(EXPERIMENTS)} stay as they are: no folder {options.root} with MNIST's t10k files."
+        )
         return
     output = _ROOT / "runs" / "pictures"
     for experiment, names in EXPERIMENTS.items():

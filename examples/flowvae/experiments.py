@@ -258,7 +258,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 ("SlowVAE", "slow_vae", "γ = 10, rate 1", {"gamma": 10.0, "rate": 1.0}),
                 ("TVAE", "tvae", "6 capsules of 6, μ = 1", {"mu": 1.0}),
                 ("TVAE", "tvae", "6 capsules of 6, μ = 5", {"mu": 5.0}),
-                ("TVAE", "tvae", "8 capsules of 8, μ = 1", {"capsules": 8, "capsule_dim": 8}),
+                ("TVAE", "tvae", "6 capsules of 6, μ = 30", {"mu": 30.0}),
                 ("PoFlow", "poflow", "change 1, wave 1", {"change_weight": 1.0}),
                 ("PoFlow", "poflow", "change 0.1, wave 1", {"change_weight": 0.1}),
                 (

@@ -70,18 +70,23 @@ class TopographicVAE(SequenceVAE):
 
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Logits of every frame from its own window."""
-        codes = self.encode(frames)[0]
-        return self.decode(torch.stack([self.capsules(codes, frame) for frame in range(len(frames))]))
+        mean, std = self.encode(frames)
+        return self.decode(torch.stack([self.capsules(mean, frame, std) for frame in range(len(frames))]))
 
     def roll(self, t: Tensor, steps: int) -> Tensor:
         """Capsules `[*, D]` after `steps` frames, each unit so many places on."""
         return t.unflatten(-1, self.shape).roll(steps, -1).flatten(-2)
 
-    def capsules(self, codes: Tensor, frame: int) -> Tensor:
-        """Student-t variables `[B, D]` of one frame, from z and u of all frames, `[T+1, B, 2 D]`."""
+    def capsules(self, codes: Tensor, frame: int, std: Tensor | None = None) -> Tensor:
+        """Student-t variables `[B, D]` of one frame, from samples of z and u of all frames, `[T+1, B, 2 D]`.
+
+        For means instead of samples give their standard deviations too: of what is drawn, u² has the mean μ² + σ², and
+        with μ² alone a unit that knows nothing, N(0, 1), would count as one without any variance.
+        """
         z = codes[frame].chunk(2, -1)[0]
+        second = codes.square() if std is None else codes.square() + std.square()
         seen = range(max(0, frame - self.window), min(len(codes), frame + self.window + 1))
-        squares = [self.roll(codes[other].chunk(2, -1)[1].square(), frame - other) for other in seen]
+        squares = [self.roll(second[other].chunk(2, -1)[1], frame - other) for other in seen]
         variance = torch.stack(squares).mean(0)
         half = self.neighbours // 2
         units = variance.unflatten(-1, self.shape)
@@ -112,7 +117,7 @@ class TopographicVAE(SequenceVAE):
         """Roll the capsules of frame 0, which are inferred from frames 0 to L."""
         mean, std = self.encode(frames[: self.window + 1])
         codes = torch.normal(mean, std) if sample else mean
-        first = self.capsules(codes, 0)
+        first = self.capsules(codes, 0, None if sample else std)
         rolled = torch.stack([self.roll(first, step) for step in range(len(frames))])
         if not sample:
             return Rollout(rolled)

@@ -1,22 +1,20 @@
 """Snippets of video files and frame folders."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
 
 from .base import Batch, Part, SequenceData, Sequences
+from .clips import find_clips, packed_name, read_clip
 from .files import DataError
-from .frames import FRAMES, Crop, as_frames, pack, read_image, shrink
+from .frames import FRAMES, Crop, as_frames, pack
 
 Flips = Literal["none", "horizontal", "both"]
 _AXES: dict[Flips, list[int]] = {"none": [], "horizontal": [-1], "both": [-1, -2]}
-_VIDEOS, _IMAGES = {".mp4", ".avi", ".mov", ".mkv"}, {".png", ".jpg", ".jpeg"}
 
 
 class Segment(NamedTuple):
@@ -39,11 +37,12 @@ class ClipSequences(Sequences):
         steps: Frames after the first.
         length: Number of sequences.
         seed: Sequences with another seed differ.
+        backgrounds: What of every clip is taken away from its frames, `[H, W, 3]`, none without.
     """
 
     def __init__(
         self, clips: list[np.ndarray], segments: list[Segment], stride: int, *, spread: bool, flips: Flips, steps: int,
-        length: int, seed: int,
+        length: int, seed: int, backgrounds: list[np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         starts = [
             torch.stack((torch.full((count,), s.clip), torch.arange(s.first, s.first + count)), -1)
@@ -52,7 +51,7 @@ class ClipSequences(Sequences):
         ]
         self.starts = torch.cat(starts) if starts else torch.empty(0, 2, dtype=torch.long)
         super().__init__(steps=steps, length=min(length, len(self.starts)) if spread else length, seed=seed)
-        self.clips, self.stride, self.spread = clips, stride, spread
+        self.clips, self.stride, self.spread, self.backgrounds = clips, stride, spread, backgrounds
         self.axes = [] if spread else _AXES[flips]
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> Batch:
@@ -63,7 +62,7 @@ class ClipSequences(Sequences):
             chosen = indices * len(self.starts) // self.length
         starts = self.starts[chosen]
         offsets = np.arange(self.steps + 1) * self.stride
-        frames = np.concatenate([self.clips[clip][first + offsets] for clip, first in starts.tolist()])
+        frames = np.concatenate([self._snippet(clip, first + offsets) for clip, first in starts.tolist()])
         frames = as_frames(frames, frames.shape[1]).unflatten(0, (count, self.steps + 1))
         for axis in self.axes:
             mirrored = torch.rand(count, generator=generator) < 0.5
@@ -72,13 +71,19 @@ class ClipSequences(Sequences):
             frames=frames, weights=torch.zeros(count, self.steps, 0), factor=torch.full((count,), -1), start=starts
         )
 
+    def _snippet(self, clip: int, numbers: np.ndarray) -> np.ndarray:
+        frames = self.clips[clip][numbers]
+        if self.backgrounds is None:
+            return frames
+        return np.abs(frames.astype(np.int16) - self.backgrounds[clip]).astype(np.uint8)
+
 
 class VideoData(SequenceData):
     """Snippets of any footage, each clip split by time: the first 80 % for training, then validation, then test.
 
     Between the parts `gap` frames are left out, so that no frame of one is the immediate neighbour of another's.
     Settings that show the motion at 64×64 pixels: for a mouse in an open field from above at 30 frames a second,
-    `crop="whole"`, `stride=5` and `flips="both"`; for a motorway drive at 25 frames a second,
+    `crop="whole"`, `stride=10`, `flips="both"` and `background="remove"`; for a motorway drive at 25 frames a second,
     `crop=(0.2, 0.45, 0.8, 0.98)` (the road), `stride=2` and `flips="horizontal"`.
 
     Args:
@@ -90,6 +95,8 @@ class VideoData(SequenceData):
         every: Keep only every n-th frame of the footage, for very long clips.
         flips: Mirror training snippets at random along these axes: `"none"`, `"horizontal"` or `"both"`. Little footage
             is learnt by heart, unless every motion comes in every direction.
+        background: `"keep"`, or `"remove"` for a camera at rest: frames then show how much they differ from the median of
+            their clip's training part, or of a clip that has none: what moves, on black.
         gap: Frames that are left out between two parts; as many as a snippet spans without a number.
         evaluation: Most sequences of a validation or test loader.
         title: What the data are, for captions; the file's name without one.
@@ -105,6 +112,7 @@ class VideoData(SequenceData):
         stride: int = 2,
         every: int = 1,
         flips: Flips = "none",
+        background: Literal["keep", "remove"] = "keep",
         gap: int | None = None,
         evaluation: int = 512,
         title: str | None = None,
@@ -117,7 +125,10 @@ class VideoData(SequenceData):
         if flips not in _AXES:
             raise ValueError(f"{type(self).__name__}: expected flips {', '.join(_AXES)}, got {flips!r}.")
         self.crop, self.stride, self.every, self.evaluation = crop, stride, every, evaluation
-        self.flips = flips
+        if background not in ("keep", "remove"):
+            raise ValueError(f"{type(self).__name__}: expected background keep or remove, got {background!r}.")
+        self.flips, self.background = flips, background
+        self.backgrounds: list[np.ndarray] | None = None
         self.title, self._size = title, image_size
         self.gap = stride * self.steps if gap is None else gap
         self.clips: list[np.ndarray] | None = None
@@ -137,6 +148,9 @@ class VideoData(SequenceData):
                     f"{self.root}: expected {self.stride * self.steps + 1} or more frames in a row for {part}, got "
                     f"{longest}. Lower --data.stride, --data.steps or --data.gap, or use longer footage."
                 )
+        if self.background == "remove":
+            trained = [[s for s in self.parts["train"] if s.clip == number] for number in range(len(clips))]
+            self.backgrounds = [_median(clip, spans) for clip, spans in zip(clips, trained, strict=True)]
         self.clips = clips
 
     def find_clips(self) -> list[Path]:
@@ -181,67 +195,19 @@ class VideoData(SequenceData):
             steps=self.steps,
             length=length,
             seed=seed,
+            backgrounds=self.backgrounds,
         )
 
     def _decoded(self, paths: list[Path]) -> list[np.ndarray]:
         recipe = {"crop": self.crop, "size": self._size, "every": self.every, "version": 1}
-        clips = {_packed_name(path): self._reader(path) for path in paths}
+        clips = {packed_name(path): self._reader(path) for path in paths}
         return pack(FRAMES, recipe, clips, f"decoding {len(paths)} clips", jobs=2)
 
     def _reader(self, path: Path) -> Callable[[], Iterator[np.ndarray]]:
         return lambda: read_clip(path, self.crop, self._size, self.every)
 
 
-def find_clips(root: Path) -> list[Path]:
-    """Video files and frame folders at or below a path, in the order of their names.
-
-    Raises:
-        DataError: If there are none.
-    """
-    if root.is_file() and root.suffix.lower() in _VIDEOS:
-        return [root]
-    if root.is_dir():
-        files = sorted(path for path in root.rglob("*") if path.is_file())
-        videos = [path for path in files if path.suffix.lower() in _VIDEOS]
-        folders = sorted({path.parent for path in files if path.suffix.lower() in _IMAGES})
-        if videos or folders:
-            return videos or folders
-    raise DataError(
-        f"{root}: expected a video file ({', '.join(sorted(_VIDEOS))}) or a folder with videos or frames, found none. "
-        f"Check --data.root."
-    )
-
-
-def read_clip(path: Path, crop: Crop, size: int, every: int = 1) -> Iterator[np.ndarray]:
-    """Small frames `[size, size, 3]` of a video file or a frame folder.
-
-    Raises:
-        DataError: If the file is damaged or ends early.
-    """
-    if path.is_dir():
-        images = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGES)
-        yield from (read_image(image, crop, size) for image in images[::every])
-        return
-    decoded = 0
-    try:
-        with av.open(path) as container:
-            if not container.streams.video:
-                raise DataError(f"{path}: expected a video, got a file without pictures.")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            promised = stream.frames
-            for decoded, frame in enumerate(container.decode(stream), 1):
-                if (decoded - 1) % every == 0:
-                    yield shrink(frame.to_image(), crop, size)
-    except (av.FFmpegError, OSError) as error:
-        raise DataError(
-            f"{path}: expected a whole video file ({error}), read {decoded} frames. Get it again."
-        ) from error
-    if decoded == 0 or decoded < promised:
-        raise DataError(f"{path}: expected {promised} frames, as its header says, got {decoded}. Get the file again.")
-
-
-def _packed_name(path: Path) -> str:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    state = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return f"{path.stem}-{hashlib.sha256(repr((str(path.resolve()), state)).encode()).hexdigest()[:12]}.npy"
+def _median(clip: np.ndarray, spans: list[Segment]) -> np.ndarray:
+    """Median of some 300 frames of the spans, or of the whole clip where there are none."""
+    numbers = np.concatenate([np.arange(s.first, s.stop) for s in spans] or [np.arange(len(clip))])
+    return np.median(clip[numbers[:: max(1, len(numbers) // 300)]], 0).astype(np.int16)

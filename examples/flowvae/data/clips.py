@@ -1,0 +1,69 @@
+"""Video files and folders of frames: found, named and read."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from .files import DataError
+from .frames import Crop, read_image, shrink
+
+_VIDEOS, _IMAGES = {".mp4", ".avi", ".mov", ".mkv"}, {".png", ".jpg", ".jpeg"}
+
+
+def find_clips(root: Path) -> list[Path]:
+    """Video files and frame folders at or below a path, in the order of their names.
+
+    Raises:
+        DataError: If there are none.
+    """
+    if root.is_file() and root.suffix.lower() in _VIDEOS:
+        return [root]
+    if root.is_dir():
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        videos = [path for path in files if path.suffix.lower() in _VIDEOS]
+        folders = sorted({path.parent for path in files if path.suffix.lower() in _IMAGES})
+        if videos or folders:
+            return videos or folders
+    raise DataError(
+        f"{root}: expected a video file ({', '.join(sorted(_VIDEOS))}) or a folder with videos or frames, found none. "
+        f"Check --data.root."
+    )
+
+
+def read_clip(path: Path, crop: Crop, size: int, every: int = 1) -> Iterator[np.ndarray]:
+    """Small frames `[size, size, 3]` of a video file or a frame folder.
+
+    Raises:
+        DataError: If the file is damaged or ends early.
+    """
+    if path.is_dir():
+        images = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGES)
+        yield from (read_image(image, crop, size) for image in images[::every])
+        return
+    decoded = 0
+    try:
+        with av.open(path) as container:
+            if not container.streams.video:
+                raise DataError(f"{path}: expected a video, got a file without pictures.")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            promised = stream.frames
+            for decoded, frame in enumerate(container.decode(stream), 1):
+                if (decoded - 1) % every == 0:
+                    yield shrink(frame.to_image(), crop, size)
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(
+            f"{path}: expected a whole video file ({error}), read {decoded} frames. Get it again."
+        ) from error
+    if decoded == 0 or decoded < promised:
+        raise DataError(f"{path}: expected {promised} frames, as its header says, got {decoded}. Get the file again.")
+
+
+def packed_name(path: Path) -> str:
+    """Name for the decoded frames of a clip, another one when the clip changes."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    state = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return f"{path.stem}-{hashlib.sha256(repr((str(path.resolve()), state)).encode()).hexdigest()[:12]}.npy"
