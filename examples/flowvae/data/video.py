@@ -95,8 +95,8 @@ class VideoData(SequenceData):
         every: Keep only every n-th frame of the footage, for very long clips.
         flips: Mirror training snippets at random along these axes: `"none"`, `"horizontal"` or `"both"`. Little footage
             is learnt by heart, unless every motion comes in every direction.
-        background: `"keep"`, or `"remove"` for a camera at rest: frames then show how much they differ from the median of
-            their clip's training part, or of a clip that has none: what moves, on black.
+        background: `"keep"`, or `"remove"` for a camera at rest: frames then show how much they differ from the median
+            of their clip's training part, or of a clip that has none: what moves, on black.
         gap: Frames that are left out between two parts; as many as a snippet spans without a number.
         evaluation: Most sequences of a validation or test loader.
         title: What the data are, for captions; the file's name without one.
