@@ -100,7 +100,7 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     if method.startswith("unsupervised") and known.factors:
         changes[_DATA + "motion"] = "spikes"
     if method == "tvae":
-        changes |= {_MODEL + "capsules": 8, _MODEL + "capsule_dim": max(6, known.steps + 1)}
+        changes[_MODEL + "capsule_dim"] = max(6, known.steps + 1)
     elif method in _TRAVERSING:
         changes |= {_MODEL + "latent": 48, _MODEL + "fields": known.factors}
     else:
@@ -256,9 +256,10 @@ EXPERIMENTS: dict[str, Experiment] = {
                 ("SlowVAE", "slow_vae", "γ = 10, rate 6", {"gamma": 10.0, "rate": 6.0}),
                 ("SlowVAE", "slow_vae", "γ = 1, rate 6", {"gamma": 1.0, "rate": 6.0}),
                 ("SlowVAE", "slow_vae", "γ = 10, rate 1", {"gamma": 10.0, "rate": 1.0}),
-                ("TVAE", "tvae", "6 capsules of 6, μ = 1", {"mu": 1.0}),
-                ("TVAE", "tvae", "6 capsules of 6, μ = 5", {"mu": 5.0}),
-                ("TVAE", "tvae", "6 capsules of 6, μ = 30", {"mu": 30.0}),
+                ("TVAE", "tvae", "6 capsules of 6, μ = 1", {"capsules": 6, "mu": 1.0}),
+                ("TVAE", "tvae", "6 capsules of 6, μ = 5", {"capsules": 6}),
+                ("TVAE", "tvae", "6 capsules of 6, μ = 30", {"capsules": 6, "mu": 30.0}),
+                ("TVAE", "tvae", "18 capsules of 6, μ = 5", {}),
                 ("PoFlow", "poflow", "change 1, wave 1", {"change_weight": 1.0}),
                 ("PoFlow", "poflow", "change 0.1, wave 1", {"change_weight": 0.1}),
                 (

@@ -331,8 +331,9 @@ class UnsupervisedFlowVAE(FlowVAE):
         codes, and $\delta$ that of the slabs.
 
         Returns:
-            The posterior mean of $\delta$, `[T, B, K]`, and half the square of what is left, in units of the noise,
-            `[T, B]`.
+            The posterior mean of $\delta$, `[T, B, K]`, and what that leaves unexplained, `[T, B]`: half the squares of
+            the noise and of $\delta$, each in units of its own variance. Without the latter a flow might move one image
+            less at unit speed than another, and $\delta$ would make up for it.
         """
         mean, std = self.encode(frames)
         precision = 1 / (std[:-1].square() + std[1:].square()).detach()
@@ -347,7 +348,8 @@ class UnsupervisedFlowVAE(FlowVAE):
         gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
         speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus))
         left = surplus - (moves * speeds[..., None, :]).sum(-1)
-        return speeds, 0.5 * (precision * left.square()).sum(-1)
+        surprise = (precision * left.square()).sum(-1) + speeds.square().sum(-1) / self.prior.slab.variance
+        return speeds, 0.5 * surprise
 
     def learning_rate(self, progress: float) -> float:
         """With slabs, one decay for each stage."""
