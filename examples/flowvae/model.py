@@ -328,7 +328,8 @@ class UnsupervisedFlowVAE(FlowVAE):
         r"""The speeds that explain how the codes of frames `[T+1, B, C, H, W]` moved.
 
         In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k(\mu_{t-1}) + \epsilon$ the noise has the variances of both
-        codes, and $\delta$ that of the slabs.
+        codes, and $\delta$ that of the slabs. They are no constants: else small codes would be cheap, and all would
+        shrink.
 
         Returns:
             The posterior mean of $\delta$, `[T, B, K]`, and what that leaves unexplained, `[T, B]`: half the squares of
@@ -336,7 +337,7 @@ class UnsupervisedFlowVAE(FlowVAE):
             less at unit speed than another, and $\delta$ would make up for it.
         """
         mean, std = self.encode(frames)
-        precision = 1 / (std[:-1].square() + std[1:].square()).detach()
+        precision = 1 / (std[:-1].square() + std[1:].square())
         on, before = (spikes > 0.5).to(mean), mean[:-1]
         time = torch.arange(1.0, len(frames), device=before.device)[:, None].expand(before.shape[:-1])
         own = torch.eye(self.flows.K, device=before.device).repeat(1, self.flows.num_controls // self.flows.K)
