@@ -73,6 +73,38 @@ def test_the_second_stage_trains_slabs_and_leaves_the_spikes(tmp_path):
     assert {"posterior.slab_head.weight", "encoder.0.weight"} <= learns
 
 
+def test_speeds_explain_how_codes_moved(monkeypatch):
+    from flowvae.model import UnsupervisedFlowVAE
+
+    torch.manual_seed(0)
+    model = UnsupervisedFlowVAE(latent=16, width=8, slab=True)
+    spikes, speeds = torch.tensor([[[1.0, 0.0, 1.0]]]), torch.tensor([0.9, 1.0, 1.2])
+    before = torch.randn(1, 1, 16)
+    after = before + model.flows(torch.ones(1, 1), before, spikes * speeds)
+    for noise in (1e-5, 1.0):
+        std = torch.full((2, 1, 16), noise)
+        monkeypatch.setattr(model, "encode", lambda _, std=std: (torch.cat((before, after)), std))
+        found, surprise = model.explain(torch.zeros(2, 1, 3, 28, 28), spikes)
+        cost = 0.5 * found.square().sum() / model.prior.slab.variance
+        if noise < 1e-3:
+            torch.testing.assert_close(found[0, 0], spikes[0, 0] * (speeds - 1), atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(surprise.item(), cost.item(), atol=0.05, rtol=0.05)
+        else:
+            assert (found.abs() < 0.5 * (speeds - 1).abs() + 1e-6).all()
+
+
+def test_small_codes_do_not_make_motion_cheap(monkeypatch):
+    from flowvae.model import UnsupervisedFlowVAE
+
+    model = UnsupervisedFlowVAE(latent=4, width=4)
+    size = torch.tensor(1.0, requires_grad=True)
+    mean, std = torch.randn(3, 5, 4), torch.rand(3, 5, 4) + 0.1
+    monkeypatch.setattr(model, "encode", lambda _: (size * mean, size * std))
+    cost = model.explain(torch.zeros(3, 5, 3, 28, 28), torch.zeros(2, 5, 3))[1].sum()
+    (slope,) = torch.autograd.grad(cost, size)
+    assert abs(slope) < 1e-3 * cost
+
+
 def test_the_learning_rate_decays_once_in_every_stage():
     from flowvae.model import UnsupervisedFlowVAE
 
