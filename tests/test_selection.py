@@ -69,6 +69,15 @@ def test_with_double_control_a_transformation_gets_the_better_kind():
     assert sorted(selection.settled) == [0, 3]
 
 
+def test_where_its_field_has_the_other_kind_at_work_another_field_steps_in():
+    # Two transformations have fallen to the two parts of field 0, and both need a rotation.
+    def bound(on):
+        return 100.0 + 100.0 * (len(on) < 2) + 10.0 * (0 in on or 1 in on)
+
+    model = train(Scripted(bound, [0.5, 0.1, 0.4, 0.0], tolerance=0.2), "double", fields=2, steps=60)
+    assert model.posterior.enabled.tolist() == [False, False, True, True]
+
+
 def test_what_helped_a_flow_of_the_wrong_kind_goes_once_it_has_changed():
     def bound(on):
         return 100.0 if 2 in on and 0 not in on else 150.0 if {0, 1} <= set(on) else 400.0

@@ -346,11 +346,13 @@ class UnsupervisedFlowVAE(FlowVAE):
         if self.prior.slab is None:
             return torch.zeros_like(moves[..., 0, :]), 0.5 * (precision * surplus.square()).sum(-1)
         gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, precision, moves)
-        gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
-        speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus))
-        left = surplus - (moves * speeds[..., None, :]).sum(-1)
-        surprise = (precision * left.square()).sum(-1) + speeds.square().sum(-1) / self.prior.slab.variance
-        return speeds, 0.5 * surprise
+        target = torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus)
+        own = torch.eye(self.flows.K, device=before.device)
+        likeliest = torch.linalg.solve(gram + own / self.prior.slab.variance, target)
+        left = surplus - (moves * likeliest[..., None, :]).sum(-1)
+        surprise = (precision * left.square()).sum(-1) + likeliest.square().sum(-1) / self.prior.slab.variance
+        # Means of codes are steadier than codes: the slabs' prior would shrink what they say, and some more than others.
+        return torch.linalg.solve(gram + own, target), 0.5 * surprise
 
     def learning_rate(self, progress: float) -> float:
         """With slabs, one decay for each stage."""

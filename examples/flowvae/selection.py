@@ -29,8 +29,9 @@ class BackwardSelection(Callback):
     while the others can still learn to take over.
 
     With double control a transformation may have fallen to the wrong kind of flow: a gradient cannot go round in a
-    circle. So every control that is needed then changes kind on trial: the other part of its field gets its spike, and
-    keeps it if the bound becomes better. Then those that have not changed kind are tried again.
+    circle. So every control that is needed then changes kind on trial: the other part of its field gets its spike, or
+    that of another field where it is taken, and keeps it if the bound becomes better. Then those that have not changed
+    kind are tried again.
 
     Args:
         begin: Share of the training before the first trial.
@@ -98,10 +99,13 @@ class BackwardSelection(Callback):
         if untried:
             return min(untried, key=lambda k: usage[k]), None
         if model.flows.control == "double":
+            fields, controls = model.flows.K, model.flows.num_controls
             for k in on:
-                substitute = (k + model.flows.K) % model.flows.num_controls
-                if k not in self.settled and substitute not in on:
-                    return k, substitute
+                # The other kind's controls, that of the same field first.
+                others = [(k // fields * fields + fields + (k + i) % fields) % controls for i in range(fields)]
+                free = [other for other in others if other not in on]
+                if k not in self.settled and free:
+                    return k, free[0]
         return None
 
     def _judge(
