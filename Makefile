@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Folder of MNIST's t10k files, for the pictures of the experiments.
-MNIST ?= data/mnist
 SOURCES := torchflowfield examples tests docs
 
 .PHONY: demo test lint types docs test-docs figures smoke clean
@@ -30,14 +28,15 @@ docs: $(VENV)/docs
 test-docs: $(VENV)/test-docs
 	$(BIN)/pytest -m docs
 
-# Every picture of the site. What is there is kept: the whole takes an hour and a half, later calls minutes.
-figures: $(VENV)/render runs/demo/pictures/truth_rotation.png
+# Every picture of the site; MNIST=DIR says where the t10k files are. Models and stand-ins that are there are used again:
+# all takes an hour and a half, a later call minutes.
+figures: $(VENV)/render runs/demo/pictures/switched_rotation_hue.gif
+	$(BIN)/python docs/figures/pictures.py $(if $(MNIST),--data.root $(MNIST))
 	for figure in $(filter-out %/style.py %/pictures.py,$(wildcard docs/figures/*.py)); do \
 		$(BIN)/python $$figure || exit 1; done
-	$(BIN)/python docs/figures/pictures.py --data.root $(MNIST)
 
-runs/demo/pictures/truth_rotation.png:
-	$(MAKE) demo
+runs/demo/pictures/switched_rotation_hue.gif: | $(VENV)/render
+	$(BIN)/python examples/demo.py
 
 smoke: $(VENV)/examples
 	$(BIN)/python examples/demo.py --output runs/smoke --max_steps 20

@@ -145,7 +145,7 @@ def test_capsules_of_means_stand_for_those_of_samples():
     codes, std = torch.zeros(5, 1, 2 * model.hparams.capsules * model.hparams.capsule_dim), torch.tensor(1.0)
     drawn = torch.normal(codes.expand(-1, 4000, -1), std)
     drawn[..., : codes.shape[-1] // 2] = 0
-    t = model.capsules(codes, 2, std.expand_as(codes))[0]
+    t = model.capsules(codes, 2, std=std.expand_as(codes))[0]
     # What is drawn has heavy tails: its median lies near, and without the spread of u all would be a thousand times it.
     torch.testing.assert_close(model.capsules(drawn, 2).median(0)[0], t, rtol=0.2, atol=0.0)
 

@@ -107,7 +107,7 @@ def test_every_picture_of_the_site_is_made_by_a_script(scripts, tmp_path, monkey
     assert pictures == made
 
 
-def test_the_experiments_of_the_pictures_exist_and_draw(scripts, monkeypatch):
+def test_the_experiments_of_the_pictures_exist_and_have_a_finisher(scripts, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     known = importlib.import_module("flowvae.experiments").EXPERIMENTS
     for name in importlib.import_module("pictures").EXPERIMENTS:

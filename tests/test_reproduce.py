@@ -98,12 +98,18 @@ def test_another_size_of_image_is_an_error():
         make_encoder("quick", 4, image_size=32)
 
 
-def test_a_run_is_named_by_its_configuration_and_seed_alone(tmp_path):
-    first = Run(row("a", "vae"), 0, None, tmp_path, ())
-    assert first.folder == Run(row("b", "vae"), 0, Path("elsewhere"), tmp_path, ()).folder
+def test_a_run_is_named_by_all_that_it_depends_on(tmp_path, monkeypatch):
+    first, official = (Run(row("a", "vae"), 0, root, tmp_path, ()) for root in (None, Path("here")))
+    # Official files are the same wherever they lie, and no stand-in.
+    assert official.folder == Run(row("b", "vae"), 0, Path("elsewhere"), tmp_path, ()).folder != first.folder
     others = [Run(row("a", "vae"), 1, None, tmp_path, ()), Run(row("a", "beta_vae"), 0, None, tmp_path, ())]
     others += [Run(row("a", "vae", latent=8), 0, None, tmp_path, ()), Run(row("a", "vae"), 0, None, tmp_path, ("x",))]
     assert len({first.folder, *(run.folder for run in others)}) == 5
+    learned = Run(row("a", "unsupervised_single"), 0, None, tmp_path, ())
+    before = first.folder, learned.folder
+    monkeypatch.setattr("flowvae.runs._VERSIONS", {"unsupervised": 3})
+    assert first.folder == before[0]
+    assert learned.folder != before[1]
 
 
 def test_a_run_is_missing_then_interrupted_then_done(tmp_path):

@@ -94,12 +94,21 @@ def test_without_its_background_a_clip_shows_what_moves_on_black(tmp_path):
         frames.append(frame)
     write_video(tmp_path / "runner.mp4", frames, 30)
     data = VideoData(tmp_path / "runner.mp4", image_size=16, stride=1, steps=2, background="remove", epoch=64)
+    assert data.name == "runner, background removed"
     for loader in (data.train_dataloader(), data.test_dataloader()[-1]):
         seen = next(iter(loader))["frames"]
         assert seen.amax(-1).amin() < 0.1 < 0.5 < seen[..., 4:8, :].amax((-1, -2)).min()
         assert seen[..., 10:, :].max() < 0.1
     with pytest.raises(ValueError, match="background"):
         VideoData(tmp_path / "runner.mp4", background="blur")
+
+
+def test_a_background_is_that_of_the_training_part_or_of_all_where_there_is_none():
+    clip = np.concatenate([np.full((8, 2, 2, 3), 10), np.full((4, 2, 2, 3), 90)]).astype(np.uint8)
+    assert (video._median(clip, video.Segment(0, 0, 6)) == 10).all()
+    assert (video._median(clip, video.Segment(0, 8, 12)) == 90).all()
+    for nothing in (None, video.Segment(0, 0, 0)):
+        assert (video._median(clip, nothing) == 10).all()
 
 
 def test_parts_are_split_by_time_with_a_gap(folder):

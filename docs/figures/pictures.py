@@ -17,7 +17,7 @@ _ASSETS = _ROOT / "docs" / "assets"
 _DEMO = {"demo.png": "truth_rotation.png", "demo.gif": "switched_rotation_hue.gif"}
 # What an experiment of `examples/reproduce.py` draws that the site shows.
 EXPERIMENTS = {
-    "mnist_unsupervised": [f"mnist_unsupervised_flow{k}.gif" for k in range(3)],
+    "mnist_unsupervised": [f"mnist_unsupervised_{factor}.gif" for factor in ("scale", "rotation", "hue")],
     "coefficients_over_time": ["coefficients_over_time_0.png"],
     "switching": ["switching_rotation_then_hue.gif", "switching_rotation_then_hue.png"],
     "superposing": ["superposing_rotation_and_hue.gif", "superposing_scale_and_rotation_and_hue.png"],
@@ -28,9 +28,8 @@ EXPERIMENTS = {
 
 def shown() -> set[Path]:
     """Every picture that this script copies to the site."""
-    return {_ASSETS / name for name in _DEMO} | {
-        _ASSETS / "results" / n for names in EXPERIMENTS.values() for n in names
-    }
+    drawn = [name for names in EXPERIMENTS.values() for name in names]
+    return {_ASSETS / name for name in _DEMO} | {_ASSETS / "results" / name for name in drawn}
 
 
 def copy(name: str, drawn: Path, folder: Path) -> None:
@@ -40,7 +39,7 @@ def copy(name: str, drawn: Path, folder: Path) -> None:
         SystemExit: If it has not been drawn.
     """
     if not drawn.exists():
-        raise SystemExit(f"pictures: {name} has not been drawn; expected {drawn}.")
+        raise SystemExit(f"pictures: expected {drawn}, found none. Draw it by make demo, or run this again.")
     shutil.copyfile(drawn, folder / name)
 
 
@@ -48,21 +47,24 @@ def main() -> None:
     """Run what is missing and copy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--data.root", dest="root", type=Path, default=_ROOT / "data" / "mnist", help="folder of MNIST's t10k files")
+    add("--data.root", dest="root", type=Path, help="folder of MNIST's t10k files, data/mnist without one")
     add("--runs", type=Path, default=_ROOT / "runs" / "reproduce", help="folder of the experiments' models")
     options = parser.parse_args()
     for name, drawn in _DEMO.items():
         copy(name, _ROOT / "runs" / "demo" / "pictures" / drawn, _ASSETS)
-    if not options.root.is_dir():
-        print(
-            f"Pictures of {', '.join(EXPERIMENTS)} stay as they are: no folder {options.root} with MNIST's t10k files."
-        )
+    root = options.root or _ROOT / "data" / "mnist"
+    if not root.is_dir():
+        message = f"Pictures of {', '.join(EXPERIMENTS)} stay as they are: no folder {root} with MNIST's t10k files."
+        if options.root is not None:
+            raise SystemExit(message)
+        print(message)
         return
     output = _ROOT / "runs" / "pictures"
     for experiment, names in EXPERIMENTS.items():
         command = ["examples/reproduce.py", experiment, "--seeds", "0", "--jobs", "2", "--output", output]
-        command += ["--data.root", options.root.resolve(), "--runs", options.runs.resolve()]
-        subprocess.run([sys.executable, *command], cwd=_ROOT, check=True)
+        command += ["--data.root", root.resolve(), "--runs", options.runs.resolve()]
+        if subprocess.run([sys.executable, *command], cwd=_ROOT).returncode:
+            raise SystemExit(f"pictures: {experiment} failed, see above. Run this again to go on.")
         for name in names:
             copy(name, output / "pictures" / name, _ASSETS / "results")
 

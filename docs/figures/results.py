@@ -22,8 +22,13 @@ def charts() -> list[Path]:
 
 def draw(table: Path, folder: Path) -> None:
     """Draw the chart of a table."""
-    data = re.search(r"^Data: (.*)\. Seed", _page(table), flags=re.MULTILINE)[1]
-    draw_errors(folder / f"{table.stem}.png", read_rows(table), data)
+    data = re.search(r"^Data: (.*)\. Seed", _page(table), flags=re.MULTILINE)
+    if data is None:
+        raise SystemExit(f"results: expected a line 'Data: …. Seed' in {table.stem}.md, found none.")
+    rows = read_rows(table)
+    first = next(iter(rows.values()))
+    factors = [name.removesuffix(": relative error") for name in first if name.endswith(": relative error")]
+    draw_errors(folder / f"{table.stem}.png", rows, factors, data[1])
 
 
 def _page(table: Path) -> str:

@@ -155,14 +155,19 @@ def unseen_data(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
 
 
 def traversals(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
-    """Every flow of the first model by itself, three steps further than in training, from test frames."""
+    """Every flow of the first model by itself, three steps further than in training, from test frames.
+
+    A picture is named by the factor that its flow recovered.
+    """
     model, data = load_model(runs[0].checkpoint), open_data(runs[0])
     steps, controls, factors = data.steps + 3, model.flows.num_controls, len(data.factors)
     # The first frames of these leave room for every transformation.
     first = true_frames(data, superpose(list(range(factors)), steps, factors), _SAMPLES)[0]
+    matching = runs[0].results()["recovery"]["matching"]
+    names = dict(zip(matching, data.factors, strict=True))
     written = []
     for k in range(controls):
-        picture = path.parent / "pictures" / f"{path.name}_flow{k}"
+        picture = path.parent / "pictures" / f"{path.name}_{names.get(k, f'surplus{k}')}"
         written += _pictures(picture, predict(model, first, superpose([k], steps, controls)))
     return written
 

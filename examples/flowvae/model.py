@@ -328,13 +328,13 @@ class UnsupervisedFlowVAE(FlowVAE):
         r"""The speeds that explain how the codes of frames `[T+1, B, C, H, W]` moved.
 
         In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k(\mu_{t-1}) + \epsilon$ the noise has the variances of both
-        codes, and $\delta$ that of the slabs. They are no constants: else small codes would be cheap, and all would
-        shrink.
+        codes, and $\delta$ that of the slabs. The codes' variances take part in the gradient: else small codes would be
+        cheap, and all would shrink.
 
         Returns:
-            The posterior mean of $\delta$, `[T, B, K]`, and what that leaves unexplained, `[T, B]`: half the squares of
-            the noise and of $\delta$, each in units of its own variance. Without the latter a flow might move one image
-            less at unit speed than another, and $\delta$ would make up for it.
+            $\delta$ by least squares, `[T, B, K]`, and what its most probable value leaves unexplained, `[T, B]`: half
+            the squares of the noise and of $\delta$, each in units of its own variance. Without the latter a flow might
+            move one image less at unit speed than another, and $\delta$ would make up for it.
         """
         mean, std = self.encode(frames)
         precision = 1 / (std[:-1].square() + std[1:].square())
@@ -351,7 +351,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         likeliest = torch.linalg.solve(gram + own / self.prior.slab.variance, target)
         left = surplus - (moves * likeliest[..., None, :]).sum(-1)
         surprise = (precision * left.square()).sum(-1) + likeliest.square().sum(-1) / self.prior.slab.variance
-        # Means of codes are steadier than codes: the slabs' prior would shrink what they say, and some more than others.
+        # Means of codes are steadier than codes: the prior would shrink what they say, some more than others.
         return torch.linalg.solve(gram + own, target), 0.5 * surprise
 
     def learning_rate(self, progress: float) -> float:

@@ -18,6 +18,8 @@ EXAMPLES = Path(__file__).parents[1]
 CONFIGS = EXAMPLES / "configs"
 # A figure that every evaluation has had since it last grew.
 _NEWEST_FIGURE = "needs_labels"
+# Raised when the training of these models changes without their configurations.
+_VERSIONS = {"unsupervised": 2}
 
 
 class Run(NamedTuple):
@@ -33,7 +35,9 @@ class Run(NamedTuple):
     def folder(self) -> Path:
         """Where the run keeps everything, named by a hash of all that it depends on."""
         config = (CONFIGS / self.row.config).read_text()
-        key = json.dumps([config, self.row.overrides, self.seed, self.extra], sort_keys=True)
+        versions = [version for name, version in _VERSIONS.items() if name in self.row.config]
+        given = [config, self.row.overrides, self.seed, self.extra, self.root is not None, versions]
+        key = json.dumps(given, sort_keys=True)
         return self.runs / hashlib.sha256(key.encode()).hexdigest()[:12]
 
     @property

@@ -101,6 +101,9 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     missing = [f"{run.row.name}, seed {run.seed}" for run in planned if run.results() is None]
     if missing:
         lines += [f"Not finished: {'; '.join(missing)}.", ""]
+    drawn = factors and len(found) > 1
+    if drawn:
+        lines += [f"![Errors of the models]({path.name}.png)", ""]
     if len(experiment.rows) > 4:
         lines += _comparison(rows, factors)
     else:
@@ -110,8 +113,8 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
                 lines += _kinds([(run, f) for run, f in finished if run.row.name == name], factors)
     path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
     written = [path.with_suffix(".md"), path.with_suffix(".csv")]
-    if factors:
-        draw_errors(path.with_suffix(".png"), found, "; ".join(data))
+    if drawn:
+        draw_errors(path.with_suffix(".png"), found, factors, "; ".join(data))
         written.append(path.with_suffix(".png"))
     return written
 
@@ -180,10 +183,8 @@ def _markdown(header: list[str], cells: dict[str, list[str]]) -> list[str]:
     return [*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in cells.items())]
 
 
-def draw_errors(path: Path, rows: dict[str, Values], data: str) -> None:
+def draw_errors(path: Path, rows: dict[str, Values], factors: list[str], data: str) -> None:
     """Relative error of every model for every factor, with the seeds' spread."""
-    names = [name for values in rows.values() for name in values if name.endswith(": relative error")]
-    factors = [name.split(": ")[0] for name in dict.fromkeys(names)]
     figure = Figure(figsize=(2.2 + 1.5 * len(factors), 0.34 * len(rows) * 1.6 + 1.6), layout="constrained")
     axes = figure.subplots(1, len(factors), sharey=True, squeeze=False)[0]
     for axis, factor in zip(axes, factors, strict=True):

@@ -71,13 +71,13 @@ class TopographicVAE(SequenceVAE):
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Logits of every frame from its own window."""
         mean, std = self.encode(frames)
-        return self.decode(torch.stack([self.capsules(mean, frame, std) for frame in range(len(frames))]))
+        return self.decode(torch.stack([self.capsules(mean, frame, std=std) for frame in range(len(frames))]))
 
     def roll(self, t: Tensor, steps: int) -> Tensor:
         """Capsules `[*, D]` after `steps` frames, each unit so many places on."""
         return t.unflatten(-1, self.shape).roll(steps, -1).flatten(-2)
 
-    def capsules(self, codes: Tensor, frame: int, std: Tensor | None = None) -> Tensor:
+    def capsules(self, codes: Tensor, frame: int, *, std: Tensor | None = None) -> Tensor:
         """Student-t variables `[B, D]` of one frame, from samples of z and u of all frames, `[T+1, B, 2 D]`.
 
         For means instead of samples give their standard deviations too: of what is drawn, u² has the mean μ² + σ², and
@@ -117,7 +117,7 @@ class TopographicVAE(SequenceVAE):
         """Roll the capsules of frame 0, which are inferred from frames 0 to L."""
         mean, std = self.encode(frames[: self.window + 1])
         codes = torch.normal(mean, std) if sample else mean
-        first = self.capsules(codes, 0, None if sample else std)
+        first = self.capsules(codes, 0, std=None if sample else std)
         rolled = torch.stack([self.roll(first, step) for step in range(len(frames))])
         if not sample:
             return Rollout(rolled)

@@ -39,7 +39,7 @@ class CalMS21Data(VideoData):
     def name(self) -> str:
         """What the data are, for captions."""
         self.setup()
-        return "stand-in for CalMS21 (simulated)" if is_stand_in(self._folder()) else "CalMS21"
+        return self.describe("stand-in for CalMS21 (simulated)" if is_stand_in(self._folder()) else "CalMS21")
 
     def find_clips(self) -> list[Path]:
         """The videos of the official layout."""

@@ -49,7 +49,7 @@ class CityscapesData(VideoData):
     def name(self) -> str:
         """What the data are, for captions."""
         self.setup()
-        return "stand-in for Cityscapes (rendered)" if is_stand_in(self._folder()) else "Cityscapes"
+        return self.describe("stand-in for Cityscapes (rendered)" if is_stand_in(self._folder()) else "Cityscapes")
 
     def find_clips(self) -> list[Path]:
         """One made-up path per snippet: part, city, and the number of its first frame."""

@@ -37,7 +37,7 @@ class ClipSequences(Sequences):
         steps: Frames after the first.
         length: Number of sequences.
         seed: Sequences with another seed differ.
-        backgrounds: What of every clip is taken away from its frames, `[H, W, 3]`, none without.
+        backgrounds: Picture that is taken away from every clip's frames, `[H, W, 3]`; without them nothing is.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class VideoData(SequenceData):
         flips: Mirror training snippets at random along these axes: `"none"`, `"horizontal"` or `"both"`. Little footage
             is learnt by heart, unless every motion comes in every direction.
         background: `"keep"`, or `"remove"` for a camera at rest: frames then show how much they differ from the median
-            of their clip's training part, or of a clip that has none: what moves, on black.
+            of their clip's training part, or of the whole clip if it has none. What moves is left, on black.
         gap: Frames that are left out between two parts; as many as a snippet spans without a number.
         evaluation: Most sequences of a validation or test loader.
         title: What the data are, for captions; the file's name without one.
@@ -149,8 +149,8 @@ class VideoData(SequenceData):
                     f"{longest}. Lower --data.stride, --data.steps or --data.gap, or use longer footage."
                 )
         if self.background == "remove":
-            trained = [[s for s in self.parts["train"] if s.clip == number] for number in range(len(clips))]
-            self.backgrounds = [_median(clip, spans) for clip, spans in zip(clips, trained, strict=True)]
+            trained = {segment.clip: segment for segment in self.parts["train"]}
+            self.backgrounds = [_median(clip, trained.get(number)) for number, clip in enumerate(clips)]
         self.clips = clips
 
     def find_clips(self) -> list[Path]:
@@ -173,7 +173,11 @@ class VideoData(SequenceData):
     @property
     def name(self) -> str:
         """What the data are, for captions."""
-        return self.title or (Path(self.root).stem if self.root is not None else "video")
+        return self.describe(self.title or (Path(self.root).stem if self.root is not None else "video"))
+
+    def describe(self, name: str) -> str:
+        """A name with what was done to the frames."""
+        return f"{name}, background removed" if self.background == "remove" else name
 
     @property
     def image_size(self) -> int:
@@ -207,7 +211,10 @@ class VideoData(SequenceData):
         return lambda: read_clip(path, self.crop, self._size, self.every)
 
 
-def _median(clip: np.ndarray, spans: list[Segment]) -> np.ndarray:
-    """Median of some 300 frames of the spans, or of the whole clip where there are none."""
-    numbers = np.concatenate([np.arange(s.first, s.stop) for s in spans] or [np.arange(len(clip))])
-    return np.median(clip[numbers[:: max(1, len(numbers) // 300)]], 0).astype(np.int16)
+def _median(clip: np.ndarray, trained: Segment | None) -> np.ndarray:
+    """Median of up to 300 frames of the part for training, or of the whole clip if it has none."""
+    numbers = np.arange(len(clip)) if trained is None else np.arange(trained.first, trained.stop)
+    if not len(numbers):
+        numbers = np.arange(len(clip))
+    some = np.linspace(0, len(numbers) - 1, min(300, len(numbers))).astype(int)
+    return np.median(clip[numbers[some]], 0).astype(np.int16)
