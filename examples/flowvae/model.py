@@ -332,9 +332,9 @@ class UnsupervisedFlowVAE(FlowVAE):
         cheap, and all would shrink.
 
         Returns:
-            $\delta$ by least squares, `[T, B, K]`, and what its most probable value leaves unexplained, `[T, B]`: half
-            the squares of the noise and of $\delta$, each in units of its own variance. Without the latter a flow might
-            move one image less at unit speed than another, and $\delta$ would make up for it.
+            The posterior mean of $\delta$, `[T, B, K]`, and what that leaves unexplained, `[T, B]`: half the squares of
+            the noise and of $\delta$, each in units of its own variance. Without the latter a flow might move one image
+            less at unit speed than another, and $\delta$ would make up for it.
         """
         mean, std = self.encode(frames)
         precision = 1 / (std[:-1].square() + std[1:].square())
@@ -346,13 +346,11 @@ class UnsupervisedFlowVAE(FlowVAE):
         if self.prior.slab is None:
             return torch.zeros_like(moves[..., 0, :]), 0.5 * (precision * surplus.square()).sum(-1)
         gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, precision, moves)
-        target = torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus)
-        own = torch.eye(self.flows.K, device=before.device)
-        likeliest = torch.linalg.solve(gram + own / self.prior.slab.variance, target)
-        left = surplus - (moves * likeliest[..., None, :]).sum(-1)
-        surprise = (precision * left.square()).sum(-1) + likeliest.square().sum(-1) / self.prior.slab.variance
-        # Means of codes are steadier than codes: the prior would shrink what they say, some more than others.
-        return torch.linalg.solve(gram + own, target), 0.5 * surprise
+        gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
+        speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus))
+        left = surplus - (moves * speeds[..., None, :]).sum(-1)
+        surprise = (precision * left.square()).sum(-1) + speeds.square().sum(-1) / self.prior.slab.variance
+        return speeds, 0.5 * surprise
 
     def learning_rate(self, progress: float) -> float:
         """With slabs, one decay for each stage."""
