@@ -203,9 +203,13 @@ def test_every_flow_of_a_model_is_drawn_by_itself(tmp_path, monkeypatch):
     model = FlowVAE(latent=8, width=8).eval()
     monkeypatch.setattr("flowvae.finish.load_model", lambda checkpoint: model)
     run = Run(EXPERIMENTS["mnist_unsupervised"].rows[0], 0, None, tmp_path, ())
-    written = FINISHERS["traversals"](tmp_path / "flows", [run], "")
-    names = [f"flows_flow{k}{suffix}" for k in range(3) for suffix in (".png", ".gif")]
-    assert [file.name for file in written] == names
+    for matching, factors in (([0, 1, 2], "scale rotation hue"), ([1, 2, 0], "hue scale rotation")):
+        if matching[0]:
+            run.folder.mkdir()
+            (run.folder / "results.json").write_text(json.dumps({"recovery": {"matching": matching}}))
+        written = FINISHERS["traversals"](tmp_path / "flows", [run], "")
+        names = [f"flows_{factor}{suffix}" for factor in factors.split() for suffix in (".png", ".gif")]
+        assert [file.name for file in written] == names
     assert all(file.exists() for file in written)
     contents = {file.read_bytes() for file in written}
     assert len(contents) == len(written)

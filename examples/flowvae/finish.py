@@ -157,14 +157,14 @@ def unseen_data(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
 def traversals(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
     """Every flow of the first model by itself, three steps further than in training, from test frames.
 
-    A picture is named by the factor that its flow recovered.
+    A picture is named by the factor that its flow recovered, or was given.
     """
     model, data = load_model(runs[0].checkpoint), open_data(runs[0])
     steps, controls, factors = data.steps + 3, model.flows.num_controls, len(data.factors)
     # The first frames of these leave room for every transformation.
     first = true_frames(data, superpose(list(range(factors)), steps, factors), _SAMPLES)[0]
-    matching = runs[0].results()["recovery"]["matching"]
-    names = dict(zip(matching, data.factors, strict=True))
+    recovery = (runs[0].results() or {}).get("recovery", {"matching": range(factors)})
+    names = dict(zip(recovery["matching"], data.factors, strict=True))
     written = []
     for k in range(controls):
         picture = path.parent / "pictures" / f"{path.name}_{names.get(k, f'surplus{k}')}"
