@@ -151,6 +151,20 @@ def test_tables_have_means_and_spreads_and_name_what_is_missing(tmp_path):
     assert files[2].stat().st_size > 1000
 
 
+def test_rows_on_different_data_have_tables_of_their_own_factors_and_no_chart(tmp_path):
+    experiment = EXPERIMENTS["latent_evolution"]
+    planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows[:2]]
+    one = figures(0.2)["scale"]
+    finish(planned[0], figures(0.2))
+    finish(planned[1], {"floor_hue": one, "shape": one, "data": "other data", "seconds": 60.0, "needs_labels": True})
+    files = write_table(tmp_path / "table", experiment, "", planned, "quick")
+    assert [file.suffix for file in files] == [".md", ".csv"]
+    first, second = files[0].read_text().split("## supervised, shapes3d")
+    assert "| scale | 0.200 |" in first
+    assert "| floor_hue | 0.200 |" in second
+    assert "scale" not in second
+
+
 def test_a_comparison_sets_the_models_below_each_other(tmp_path):
     experiment = EXPERIMENTS["mnist_table"]
     planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]

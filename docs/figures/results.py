@@ -12,7 +12,7 @@ _ROOT = Path(__file__).parents[2]
 RESULTS = _ROOT / "docs" / "results"
 sys.path.insert(0, str(_ROOT / "examples"))
 
-from flowvae.tables import draw_errors, read_rows  # noqa: E402
+from flowvae.tables import draw_errors, read_rows, row_factors  # noqa: E402
 
 
 def charts() -> list[Path]:
@@ -26,9 +26,7 @@ def draw(table: Path, folder: Path) -> None:
     if data is None:
         raise SystemExit(f"results: expected a line 'Data: …. Seed' in {table.stem}.md, found none.")
     rows = read_rows(table)
-    first = next(iter(rows.values()))
-    factors = [name.removesuffix(": relative error") for name in first if name.endswith(": relative error")]
-    draw_errors(folder / f"{table.stem}.png", rows, factors, data[1])
+    draw_errors(folder / f"{table.stem}.png", rows, row_factors(next(iter(rows.values()))), data[1])
 
 
 def _page(table: Path) -> str:

@@ -87,7 +87,9 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
             writer.writerows([run.row.name, run.seed, name, f"{value:.6g}"] for name, value in values)
     found = read_rows(path.with_suffix(".csv"))
     rows: dict[str, Values] = {run.row.name: found.get(run.row.name, {}) for run in planned}
-    factors = factors_of(finished[0][1])
+    # Rows on several data sets have different factors.
+    alike = len({tuple(row_factors(values)) for values in found.values()}) == 1
+    factors = row_factors(next(iter(found.values())))
     data = sorted({figures["data"] for _, figures in finished})
     seeds = sorted({run.seed for run in planned})
     lines = [
@@ -101,7 +103,7 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     missing = [f"{run.row.name}, seed {run.seed}" for run in planned if run.results() is None]
     if missing:
         lines += [f"Not finished: {'; '.join(missing)}.", ""]
-    drawn = factors and len(found) > 1
+    drawn = alike and factors and len(found) > 1
     if drawn:
         lines += [f"![Errors of the models]({path.name}.png)", ""]
     if len(experiment.rows) > 4:
@@ -109,14 +111,19 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     else:
         for name, values in rows.items():
             if values:
-                lines += [f"## {name}", "", *_factor_table(values, factors), ""]
-                lines += _kinds([(run, f) for run, f in finished if run.row.name == name], factors)
+                lines += [f"## {name}", "", *_factor_table(values), ""]
+                lines += _kinds([(run, f) for run, f in finished if run.row.name == name], row_factors(values))
     path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
     written = [path.with_suffix(".md"), path.with_suffix(".csv")]
     if drawn:
         draw_errors(path.with_suffix(".png"), found, factors, "; ".join(data))
         written.append(path.with_suffix(".png"))
     return written
+
+
+def row_factors(values: Values) -> list[str]:
+    """Factors that a row has figures of, in their order."""
+    return list(dict.fromkeys(name.split(": ")[0] for name in values if ": " in name))
 
 
 def read_rows(path: Path) -> dict[str, Values]:
@@ -158,7 +165,8 @@ def _comparison(rows: dict[str, Values], factors: list[str]) -> list[str]:
     return [*lines, "## Further figures", "", *_markdown(["", *others], cells), ""]
 
 
-def _factor_table(values: Values, factors: list[str]) -> list[str]:
+def _factor_table(values: Values) -> list[str]:
+    factors = row_factors(values)
     present = dict.fromkeys(n.split(": ")[1] for n in values if ": " in n)
     kinds = [kind for kind in _FIRST if kind in present] + [kind for kind in present if kind not in _FIRST]
     cells = {factor: [cell(values, f"{factor}: {kind}") for kind in kinds] for factor in factors}
@@ -191,7 +199,7 @@ def draw_errors(path: Path, rows: dict[str, Values], factors: list[str], data: s
         errors = [values.get(f"{factor}: relative error", [float("nan")]) for values in rows.values()]
         means = [statistics.mean(e) for e in errors]
         spread = [statistics.stdev(e) if len(e) > 1 else 0.0 for e in errors]
-        colors = [COLORS[1] if name.startswith("ours") or len(rows) == 1 else COLORS[0] for name in rows]
+        colors = [COLORS[1] if name.startswith("ours") else COLORS[0] for name in rows]
         axis.barh(range(len(rows)), means, xerr=spread, color=colors, height=0.7)
         axis.set_title(factor.replace("_", " "), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
