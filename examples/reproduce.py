@@ -61,15 +61,18 @@ def plan(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
         rows = [paper_row(row) for row in rows]
     extra = tuple(options.extra)
     roots = _roots(options.root, experiment.data)
-    footage = roots.get(experiment.data)
-    if (
-        footage is not None
-        and experiment.data in OFFICIAL_FOLDERS
-        and not (footage / OFFICIAL_FOLDERS[experiment.data]).is_dir()
-    ):
+    footage = other_footage(experiment, options)
+    if footage is not None:
         rows = [on_footage(row, footage) for row in rows]
         return [Run(row, seed, footage, options.runs, extra) for seed in options.seeds for row in rows]
     return [Run(row, seed, roots.get(data_of(row)), options.runs, extra) for seed in options.seeds for row in rows]
+
+
+def other_footage(experiment: Experiment, options: argparse.Namespace) -> Path | None:
+    """The video or folder that a video experiment runs on instead of its own data set; None where there is none."""
+    root = _roots(options.root, experiment.data).get(experiment.data)
+    folder = OFFICIAL_FOLDERS.get(experiment.data)
+    return root if root is not None and folder is not None and not (root / folder).is_dir() else None
 
 
 def _roots(given: list[str], data: str) -> dict[str, Path]:
@@ -90,7 +93,9 @@ def reproduce(console: Console, options: argparse.Namespace) -> None:
     missing = [run for run in planned if run.results() is None or (options.retest and run.outdated())]
     console.print(f"{options.experiment}: {len(planned) - len(missing)} of {len(planned)} runs are done")
     failed = _execute(console, missing, experiment, options)
-    name = options.experiment + ("_paper" if options.preset == "paper" else "")
+    footage = other_footage(experiment, options)
+    name = options.experiment + (f"_{footage.stem}" if footage is not None else "")
+    name += "_paper" if options.preset == "paper" else ""
     written = write_table(options.output / name, experiment, _command(options), planned, options.preset)
     if experiment.after is not None:
         finish = FINISHERS[experiment.after]
@@ -170,7 +175,10 @@ def _duration(seconds: float) -> str:
 
 def _command(options: argparse.Namespace) -> str:
     parts = [f"python examples/reproduce.py {options.experiment}"]
-    parts += [f"--data.root {name}" for name in _shown_roots(options.root, EXPERIMENTS[options.experiment].data)]
+    experiment = EXPERIMENTS[options.experiment]
+    footage = other_footage(experiment, options)
+    shown = _shown_roots(options.root, experiment.data) if footage is None else [footage.name]
+    parts += [f"--data.root {name}" for name in shown]
     parts += ["--preset paper"] if options.preset == "paper" else []
     parts += ["--seeds " + " ".join(map(str, options.seeds))] if options.seeds != [0, 1, 2] else []
     return " ".join([*parts, *options.extra])

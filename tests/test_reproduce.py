@@ -283,6 +283,20 @@ def test_footage_has_three_flows_and_no_selection_and_the_published_size_on_requ
     assert (changes["model.init_args.latent"], changes["model.init_args.slab"]) == (324, True)
 
 
+@pytest.mark.parametrize(("root", "written"), [("mouse.mp4", "calms21_mouse"), ("official", "calms21")])
+def test_a_table_of_other_footage_is_named_after_it(tmp_path, monkeypatch, root, written):
+    (tmp_path / "official" / "task1_videos_mp4").mkdir(parents=True)
+    monkeypatch.setitem(FINISHERS, "video", lambda path, runs, command: [])
+    results = {"data": "mice", "seconds": 1.0, "needs_labels": False}
+    monkeypatch.setattr("flowvae.runs.Run.execute", lambda run, threads: finish(run, results))
+    folders = ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
+    reproduce.main(["calms21", "--data.root", str(tmp_path / root), "--seeds", "0", "--data.stride=3", *folders])
+    text = (tmp_path / "out" / f"{written}.md").read_text()
+    shown = root if root.endswith("mp4") else "data/calms21"
+    assert f"`python examples/reproduce.py calms21 --data.root {shown} --seeds 0 --data.stride=3`" in text
+    assert [file.stem for file in (tmp_path / "out").glob("*.md")] == [written]
+
+
 def test_a_run_that_two_want_at_once_is_trained_once(tmp_path, monkeypatch):
     run = Run(row("a", "vae"), 0, None, tmp_path, ())
     commands = []
