@@ -93,6 +93,27 @@ def test_speeds_explain_how_codes_moved(monkeypatch):
             assert (found.abs() < 0.5 * (speeds - 1).abs() + 1e-6).all()
 
 
+def test_speeds_trust_codes_as_far_as_they_have_proved_exact(monkeypatch):
+    from flowvae.model import UnsupervisedFlowVAE
+
+    torch.manual_seed(0)
+    model = UnsupervisedFlowVAE(latent=16, width=8, slab=True)
+    spikes, before = torch.tensor([[1.0, 0.0, 1.0]]).expand(1, 64, 3), torch.randn(1, 64, 16)
+    speeds = 1 + 0.1 * torch.randn(64, 3)
+    after = before + model.flows(torch.ones(1, 64), before, spikes * speeds) + 0.003 * torch.randn(1, 64, 16)
+    std = torch.full((2, 64, 16), 0.1)
+    monkeypatch.setattr(model, "encode", lambda _: (torch.cat((before, after)), std))
+    frames = torch.zeros(2, 64, 3, 28, 28)
+    shrunk = model.eval().explain(frames, spikes)[0]
+    model.train()
+    for _ in range(1000):
+        model.explain(frames, spikes)
+    # The variance of the difference is 2 (0.1)², that of the errors (0.003)².
+    assert 0.5 * 0.00045 < model.noise < 1.1 * 0.00045
+    found, truth = model.eval().explain(frames, spikes)[0], spikes * (speeds - 1)
+    assert (found - truth).square().sum() < 0.5 * (shrunk - truth).square().sum()
+
+
 def test_small_codes_do_not_make_motion_cheap(monkeypatch):
     from flowvae.model import UnsupervisedFlowVAE
 
@@ -103,6 +124,32 @@ def test_small_codes_do_not_make_motion_cheap(monkeypatch):
     cost = model.explain(torch.zeros(3, 5, 3, 28, 28), torch.zeros(2, 5, 3))[1].sum()
     (slope,) = torch.autograd.grad(cost, size)
     assert abs(slope) < 1e-3 * cost
+
+
+def test_the_posterior_may_learn_more_slowly():
+    from flowvae.model import UnsupervisedFlowVAE
+
+    model = UnsupervisedFlowVAE(latent=4, width=4, lr=1e-3, posterior_lr=0.1, learn_rates=True, rates_lr=0.5)
+    rates = {id(p): group.get("lr", model.lr) for group in model._parameter_groups() for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        slow = name.startswith(("pair_network", "posterior"))
+        assert rates[id(p)] == pytest.approx(0.5 if name.startswith("prior") else 1e-4 if slow else 1e-3)
+
+
+def test_scenes_change_colors_and_stay_upright():
+    from flowvae.networks import make_pair_network, shuffle_views
+
+    torch.manual_seed(0)
+    frames = torch.rand(2, 64, 3, 8, 8)
+    views = shuffle_views(frames, mirror=False, turn=False)
+    turns = [frames.roll(k, 2) for k in range(3)]
+    same = torch.stack([(views == turn).flatten(2).all(-1).all(0) for turn in turns])
+    assert same.any(0).all()
+    assert same.any(1).all()
+    # What a pair's features are does not grow with the scene's contrast.
+    network, scene = make_pair_network(16, image_size=64), torch.rand(4, 6, 64, 64)
+    assert network(100 * scene).abs().max() < 16**0.5
 
 
 def test_the_learning_rate_decays_once_in_every_stage():

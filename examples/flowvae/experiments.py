@@ -108,8 +108,10 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     if method == "weak":
         changes[_MODEL + "steps"] = known.steps
     if method.startswith("unsupervised"):
-        # Turned and recoloured scenes are no scenes any more.
-        changes[_MODEL + "shuffle"] = False
+        # Turned scenes are no scenes any more, and recoloured footage is no footage.
+        changes[_MODEL + "shuffle"] = "colors" if known.factors else "none"
+        changes |= {_MODEL + "posterior_lr": 0.1, _MODEL + "lr": 2e-3}
+        changes["trainer.max_steps"] = known.max_steps * 3 // 2
     return Row(name, config, {**changes, **own})
 
 
@@ -226,7 +228,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             Row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", _SINGLE),
             Row("spikes and slabs", _SLAB),
             Row("slabs from the start", _SLAB, {_MODEL + "slab_from": 0.0}),
-            Row("slabs after the spikes", _SLAB, {_MODEL + "slab_from": 0.357}),
+            Row("slabs after the spikes", _SLAB, {_MODEL + "slab_from": 0.25}),
             Row("potential flows alone", _SINGLE, {_MODEL + "kind": "potential"}),
             Row("rotational flows alone", _SINGLE, {_MODEL + "kind": "rotational"}),
             *(Row(f"K = {k}", _SINGLE, {_MODEL + "fields": k}) for k in (2, 5, 8)),

@@ -234,8 +234,11 @@ class UnsupervisedFlowVAE(FlowVAE):
         spike_weight: Weight of the spikes' divergence.
         spike_warmup: Share of the training in which this weight rises from 0.
         rates_lr: Learning rate of the prior's rates.
-        shuffle: Let the posterior see sequences turned and with their colours exchanged in training, so that it cannot
-            divide a transformation between flows by content.
+        posterior_lr: Learning rate of the posterior of spikes and slabs, as a share of that of the rest. One that learns
+            as fast as the rest decides before there are flows to choose from, for good, and by content.
+        shuffle: How the posterior sees sequences in training, so that it cannot divide a transformation between flows
+            by content: `"views"`, turned and with their colours exchanged; `"colors"`, the latter alone, for scenes
+            with an up and a down; `"none"`, as they are.
         **shared: Arguments of `FlowVAE`.
     """
 
@@ -257,7 +260,8 @@ class UnsupervisedFlowVAE(FlowVAE):
         spike_weight: float = 1.0,
         spike_warmup: float = 0.4,
         rates_lr: float = 1e-2,
-        shuffle: bool = True,
+        posterior_lr: float = 1.0,
+        shuffle: Literal["views", "colors", "none"] = "views",
         **shared,
     ) -> None:
         super().__init__(**shared)
@@ -284,6 +288,8 @@ class UnsupervisedFlowVAE(FlowVAE):
             learnable=learn_rates,
         )
         if slab:
+            # How large the codes' errors are in units of their variances; known once the spikes have settled.
+            self.register_buffer("noise", torch.ones(()))
             # A slab begins as the speed that explains how the code moved; the slope of its squashing at 1 is a half.
             head = self.posterior.slab_head.weight.data.view(self.flows.K, 2, -1)
             head.zero_()[:, 0, : self.flows.K] = 2 * torch.eye(self.flows.K)
@@ -311,8 +317,8 @@ class UnsupervisedFlowVAE(FlowVAE):
     def _infer(self, frames: Tensor, progress: float) -> tuple[SpikeSlab, Tensor | None]:
         """The draw, and what its speeds leave unexplained if it has slabs."""
         settled = self.hparams.slab and progress >= self.hparams.settle_from
-        shuffle = self.training and self.hparams.shuffle and not settled
-        seen = shuffle_views(frames, mirror=False) if shuffle else frames
+        shuffle = self.training and self.hparams.shuffle != "none" and not settled
+        seen = shuffle_views(frames, mirror=False, turn=self.hparams.shuffle == "views") if shuffle else frames
         with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
             with self._precision(frames):
                 features = pair_features(self.pair_network, 3 * seen).float()
@@ -345,10 +351,13 @@ class UnsupervisedFlowVAE(FlowVAE):
         surplus = mean[1:] - before - moves.sum(-1)
         if self.prior.slab is None:
             return torch.zeros_like(moves[..., 0, :]), 0.5 * (precision * surplus.square()).sum(-1)
-        gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, precision, moves)
+        seen = precision / self.noise.clone()
+        gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, seen, moves)
         gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
-        speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus))
+        speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, seen, surplus))
         left = surplus - (moves * speeds[..., None, :]).sum(-1)
+        if self.training and training_progress(self) >= self.hparams.settle_from:
+            self.noise.lerp_((precision * left.square()).mean().detach(), 0.01)
         surprise = (precision * left.square()).sum(-1) + speeds.square().sum(-1) / self.prior.slab.variance
         return speeds, 0.5 * surprise
 
@@ -363,8 +372,13 @@ class UnsupervisedFlowVAE(FlowVAE):
 
     def _parameter_groups(self) -> list[dict]:
         rates = list(self.prior.parameters())
-        others = [p for p in self.parameters() if all(p is not rate for rate in rates)]
-        return [{"params": others}, {"params": rates, "lr": self.hparams.rates_lr}]
+        choosing = [*self.pair_network.parameters(), *self.posterior.parameters()]
+        known = {id(p) for p in (*rates, *choosing)}
+        return [
+            {"params": [p for p in self.parameters() if id(p) not in known]},
+            {"params": choosing, "lr": self.lr * self.hparams.posterior_lr},
+            {"params": rates, "lr": self.hparams.rates_lr},
+        ]
 
 
 def anneal(start: float, end: float, progress: float) -> float:

@@ -114,18 +114,32 @@ def _patches(channels: int, width: int, features: int, image_size: int) -> list[
 
 
 def make_pair_network(features: int, *, image_size: int = 28, width: int = 24, channels: int = 3) -> nn.Module:
-    """Two successive frames `[N, 2 C, S, S]` to features of what happened between them."""
+    """Two successive frames `[N, 2 C, S, S]` to features of what happened between them.
+
+    Scenes fill the frame and hardly change: their change is shown apart, and signals are kept at unit size.
+    """
     if image_size == 28:
         layers = [nn.Conv2d(2 * channels, width, 4, 2, 1), nn.SiLU(), nn.Conv2d(width, 2 * width, 4, 2, 1), nn.SiLU()]
         side = 7
     else:
         patch = image_size // 16
-        layers = [nn.Conv2d(2 * channels, width, patch, patch), nn.SiLU()]
+        layers = [_Change(), nn.Conv2d(2 * channels, width, patch, patch), nn.SiLU()]
         layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.SiLU()]
         side = 8
-    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(side**2 * 2 * width, features), nn.SiLU())
+    last = [nn.Linear(side**2 * 2 * width, features), nn.SiLU()]
+    if image_size > 28:
+        last = [nn.LayerNorm(side**2 * 2 * width), *last, nn.LayerNorm(features)]
+    network = nn.Sequential(*layers, nn.Flatten(), *last)
     scale_weights(network)
     return network
+
+
+class _Change(nn.Module):
+    """Two frames in [0, 3], side by side, to the first one and how the second differs from it."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        before, after = frames.chunk(2, 1)
+        return torch.cat((before - 1.5, 2 * (after - before)), 1)
 
 
 def make_sequence_network(
@@ -137,17 +151,18 @@ def make_sequence_network(
     return network
 
 
-def shuffle_views(frames: Tensor, *, mirror: bool = True) -> Tensor:
+def shuffle_views(frames: Tensor, *, mirror: bool = True, turn: bool = True) -> Tensor:
     """Turn and recolour sequences `[T+1, B, 3, H, W]`, all frames of one alike, each group of them differently.
 
     What kind of motion a sequence shows does not change under these, whatever the content. With `mirror` the views are
-    mirrored and the order of the colours reversed too, which keeps the kind of motion but not its direction.
+    mirrored and the order of the colours reversed too, which keeps the kind of motion but not its direction; without
+    `turn` they stay upright.
     """
     groups = []
     for group in frames.chunk(8, dim=1):
         colours = torch.randperm(3) if mirror else (torch.arange(3) + torch.randint(3, ())) % 3
         group = group[:, :, colours.to(frames.device)]
-        group = torch.rot90(group, int(torch.randint(4, ())), (-2, -1))
+        group = torch.rot90(group, int(torch.randint(4, ())), (-2, -1)) if turn else group
         groups.append(group.flip(-1) if mirror and torch.rand(()) < 0.5 else group)
     return torch.cat(groups, 1)
 
