@@ -234,8 +234,8 @@ class UnsupervisedFlowVAE(FlowVAE):
         spike_weight: Weight of the spikes' divergence.
         spike_warmup: Share of the training in which this weight rises from 0.
         rates_lr: Learning rate of the prior's rates.
-        posterior_lr: Learning rate of the posterior of spikes and slabs, as a share of that of the rest. One that learns
-            as fast as the rest decides before there are flows to choose from, for good, and by content.
+        posterior_lr: Learning rate of the posterior of spikes and slabs, as a share of that of the rest. One that
+            learns as fast decides before there are flows to choose from, for good, and by content.
         shuffle: How the posterior sees sequences in training, so that it cannot divide a transformation between flows
             by content: `"views"`, turned and with their colours exchanged; `"colors"`, the latter alone, for scenes
             with an up and a down; `"none"`, as they are.
@@ -333,14 +333,15 @@ class UnsupervisedFlowVAE(FlowVAE):
     def explain(self, frames: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
         r"""The speeds that explain how the codes of frames `[T+1, B, C, H, W]` moved.
 
-        In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k(\mu_{t-1}) + \epsilon$ the noise has the variances of both
-        codes, and $\delta$ that of the slabs. The codes' variances take part in the gradient: else small codes would be
-        cheap, and all would shrink.
+        In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k(\mu_{t-1}) + \epsilon$ the errors have the variances of
+        both codes times `noise`, and $\delta$ has that of the slabs. Codes are more exact than their variances say, and
+        speeds would be taken for errors; so once the spikes have settled `noise` follows the errors that are seen.
 
         Returns:
             The posterior mean of $\delta$, `[T, B, K]`, and what that leaves unexplained, `[T, B]`: half the squares of
-            the noise and of $\delta$, each in units of its own variance. Without the latter a flow might move one image
-            less at unit speed than another, and $\delta$ would make up for it.
+            the errors, in units of the codes' variances, and of $\delta$, in units of its own. Without the latter a
+            flow might move one image less at unit speed than another, and $\delta$ would make up for it. The codes'
+            variances take part in the gradient: else small codes would be cheap, and all would shrink.
         """
         mean, std = self.encode(frames)
         precision = 1 / (std[:-1].square() + std[1:].square())
@@ -351,10 +352,10 @@ class UnsupervisedFlowVAE(FlowVAE):
         surplus = mean[1:] - before - moves.sum(-1)
         if self.prior.slab is None:
             return torch.zeros_like(moves[..., 0, :]), 0.5 * (precision * surplus.square()).sum(-1)
-        seen = precision / self.noise.clone()
-        gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, seen, moves)
+        trusted = precision / self.noise.clone()
+        gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, trusted, moves)
         gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
-        speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, seen, surplus))
+        speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, trusted, surplus))
         left = surplus - (moves * speeds[..., None, :]).sum(-1)
         if self.training and training_progress(self) >= self.hparams.settle_from:
             self.noise.lerp_((precision * left.square()).mean().detach(), 0.01)
