@@ -1,8 +1,10 @@
+import importlib
 import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import reproduce  # noqa: E402
+from flowvae.data.shapes3d import NAMES  # noqa: E402
 from flowvae.experiments import DATA, EXPERIMENTS, Experiment, Row, data_of, paper_row, row  # noqa: E402
 from flowvae.finish import FINISHERS  # noqa: E402
 from flowvae.model import FlowVAE  # noqa: E402
@@ -70,6 +73,19 @@ def test_a_table_has_the_six_baselines_and_ours_with_and_without_labels():
         assert names[:6] == ["VAE", "β-VAE", "FactorVAE", "SlowVAE", "TVAE", "PoFlow"]
         assert names[6:] == ["ours, supervised", "ours, weakly supervised", "ours, unsupervised"]
         assert all(data_of(r) == data for r in EXPERIMENTS[f"{data}_table"].rows)
+
+
+@pytest.mark.parametrize("name", ["shapes3d", "falcor3d", "isaac3d"])
+def test_sequences_of_the_experiments_fit_on_the_stand_ins_grid(name, monkeypatch):
+    scene = importlib.import_module(f"flowvae.data.scenes.{name}")
+    module, cls = DATA[name].cls.rsplit(".", 1)
+    known = getattr(importlib.import_module(module), cls)
+    names = getattr(known, "names", NAMES)
+    monkeypatch.setattr(known, "_checked_folder", lambda data: None)
+    monkeypatch.setattr(known, "open", lambda data, root: SimpleNamespace(sizes=scene.SIZES, names=names))
+    data = known(steps=DATA[name].steps)
+    data.setup()
+    assert len(data.factors) == DATA[name].factors
 
 
 def test_a_paper_row_has_the_published_sizes():

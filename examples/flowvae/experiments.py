@@ -50,7 +50,7 @@ class DataSet(NamedTuple):
 DATA = {
     "mnist": DataSet("flowvae.data.sequences.DigitsData", 3, 28, 5, 4000, 324, 8, 90_000),
     "shapes3d": DataSet("flowvae.data.shapes3d.Shapes3DData", 5, 64, 4, 3000, 226, 7, 100_000),
-    "falcor3d": DataSet("flowvae.data.png_folder.Falcor3DData", 7, 64, 3, 2500, 324, 4, 100_000),
+    "falcor3d": DataSet("flowvae.data.png_folder.Falcor3DData", 7, 64, 2, 2500, 324, 4, 100_000),
     "isaac3d": DataSet("flowvae.data.png_folder.Isaac3DData", 8, 64, 2, 2500, 324, 3, 100_000),
     "calms21": DataSet("flowvae.data.calms21.CalMS21Data", 0, 64, 5, 2500, 324, 8, 90_000),
     "cityscapes": DataSet("flowvae.data.cityscapes.CityscapesData", 0, 64, 5, 2500, 324, 8, 90_000),
@@ -176,7 +176,7 @@ def _table(title: str, data: str) -> Experiment:
 
 def _unsupervised(title: str, data: str) -> Experiment:
     rows = [row(name, UNSUPERVISED[name], data) for name in ("single control, spikes", "double control, spikes")]
-    return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, minutes=8)
+    return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, "traversals", 12)
 
 
 def _video(title: str, data: str, flips: str) -> Experiment:

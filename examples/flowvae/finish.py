@@ -162,7 +162,7 @@ def traversals(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
     model, data = load_model(runs[0].checkpoint), open_data(runs[0])
     steps, controls, factors = data.steps + 3, model.flows.num_controls, len(data.factors)
     # The first frames of these leave room for every transformation.
-    first = true_frames(data, superpose(list(range(factors)), steps, factors), _SAMPLES)[0]
+    first = true_frames(data, superpose(list(range(factors)), data.steps, factors), _SAMPLES)[0]
     recovery = (runs[0].results() or {}).get("recovery", {"matching": range(factors)})
     names = dict(zip(recovery["matching"], data.factors, strict=True))
     written = []
