@@ -161,13 +161,15 @@ def traversals(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
     """
     model, data = load_model(runs[0].checkpoint), open_data(runs[0])
     steps, controls, factors = data.steps + 3, model.flows.num_controls, len(data.factors)
-    # The first frames of these leave room for every transformation.
-    first = true_frames(data, superpose(list(range(factors)), data.steps, factors), _SAMPLES)[0]
     recovery = (runs[0].results() or {}).get("recovery", {"matching": range(factors)})
-    names = dict(zip(recovery["matching"], data.factors, strict=True))
+    factor_of = {flow: factor for factor, flow in enumerate(recovery["matching"])}
     written = []
     for k in range(controls):
-        picture = path.parent / "pictures" / f"{path.name}_{names.get(k, f'surplus{k}')}"
+        factor = factor_of.get(k)
+        # The first frames of these leave room for the transformation.
+        first = true_frames(data, superpose([factor or 0], data.steps, factors), _SAMPLES)[0]
+        name = f"surplus{k}" if factor is None else data.factors[factor]
+        picture = path.parent / "pictures" / f"{path.name}_{name}"
         written += _pictures(picture, predict(model, first, superpose([k], steps, controls)))
     return written
 
