@@ -38,8 +38,9 @@ def open_data(run: Run, **changes: Any) -> Any:
 def _pictures(path: Path, frames: Tensor, truth: Tensor | None = None) -> list[Path]:
     """A grid, with the true frames below the predicted ones, and a GIF."""
     grid = frames if truth is None else torch.stack((frames, truth), 2).flatten(1, 2)
-    traversal_grid(grid, path.with_suffix(".png"))
-    save_gif(grid, path.with_suffix(".gif"))
+    zoom = max(1, 90 // grid.shape[-1])  # a page has room for six frames of 64 pixels, or of 28 enlarged
+    traversal_grid(grid, path.with_suffix(".png"), zoom=min(2, zoom))
+    save_gif(grid, path.with_suffix(".gif"), zoom=zoom)
     return [path.with_suffix(".png"), path.with_suffix(".gif")]
 
 
