@@ -335,7 +335,7 @@ class UnsupervisedFlowVAE(FlowVAE):
 
         In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k(\mu_{t-1}) + \epsilon$ the errors have the variances of
         both codes times `noise`, and $\delta$ has that of the slabs. Codes are more exact than their variances say, and
-        speeds would be taken for errors; so once the spikes have settled `noise` is found too, see `_calibrate`.
+        speeds would be taken for errors; so once the spikes have settled `noise` follows the errors that are seen.
 
         Returns:
             The posterior mean of $\delta$, `[T, B, K]`, and what that leaves unexplained, `[T, B]`: half the squares of
@@ -358,19 +358,9 @@ class UnsupervisedFlowVAE(FlowVAE):
         speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, trusted, surplus))
         left = surplus - (moves * speeds[..., None, :]).sum(-1)
         if self.training and training_progress(self) >= self.hparams.settle_from:
-            self._calibrate(speeds.detach(), gram.detach())
+            self.noise.lerp_((precision * left.square()).mean().detach(), 0.01)
         surprise = (precision * left.square()).sum(-1) + speeds.square().sum(-1) / self.prior.slab.variance
         return speeds, 0.5 * surprise
-
-    def _calibrate(self, speeds: Tensor, precision: Tensor) -> None:
-        """Adjust `noise` until speeds `[T, B, K]` with their posterior precision have the spread that the prior says.
-
-        Which is where the likelihood of what the codes say of the speeds is stationary. Too little noise: they spread
-        too far.
-        """
-        moved = speeds != 0
-        spread = speeds.square() + precision.inverse().diagonal(dim1=-2, dim2=-1)
-        self.noise.mul_((spread[moved].mean() / self.prior.slab.variance).nan_to_num(1.0) ** 0.05)
 
     def learning_rate(self, progress: float) -> float:
         """With slabs, one decay for each stage."""
