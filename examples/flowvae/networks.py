@@ -135,7 +135,7 @@ def make_pair_network(features: int, *, image_size: int = 28, width: int = 24, c
 
 
 class _Change(nn.Module):
-    """Two frames in [0, 3], side by side, to the first one and how the second differs from it."""
+    """Two frames in [0, 3], side by side, to the first one, centred, and twice how the second differs from it."""
 
     def forward(self, frames: Tensor) -> Tensor:
         before, after = frames.chunk(2, 1)
