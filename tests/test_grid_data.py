@@ -28,6 +28,7 @@ PARTS = ("train", "val", "test")
 def float32_in_a_folder_of_its_own(tmp_path, monkeypatch):
     torch.set_default_dtype(torch.float32)
     monkeypatch.setattr(png_folder, "FRAMES", tmp_path / "frames")
+    monkeypatch.setattr(shapes3d, "FRAMES", tmp_path / "frames")
     monkeypatch.setattr(dsprites_module, "FRAMES", tmp_path / "frames")
     monkeypatch.chdir(tmp_path)
 

@@ -338,3 +338,8 @@ def test_real_clips_move_visibly_in_every_part(name, frames, options):
         batch = next(iter(loader))["frames"]
         assert batch.shape[1:] == (6, 3, 64, 64)
         assert ((batch[:, -1] - batch[:, 0]).abs().amax(1) > 0.1).double().mean() > 0.02
+
+
+def test_a_driving_camera_has_no_background_to_remove():
+    with pytest.raises(ValueError, match="the camera drives along"):
+        CityscapesData(background="remove")

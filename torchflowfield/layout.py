@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Below so many numbers a node of the graph that is written in Python costs more than strided gradients do.
+_SMALL = 10_000
+
 
 def columns(x: Tensor, batch: torch.Size) -> Tensor:
     """Factors of the units, `[K, H]` or one set per sample `[*, K, H]`, as `[K, H, 1 or N]`."""
@@ -17,7 +20,8 @@ def columns(x: Tensor, batch: torch.Size) -> Tensor:
 
 def rows(x: Tensor, batch: torch.Size) -> Tensor:
     """`[..., N]` as `[*, ...]`."""
-    first = x.movedim(-1, 0) if torch.compiler.is_compiling() else _SamplesFirst.apply(x)
+    plain = torch.compiler.is_compiling() or x.numel() < _SMALL
+    first = x.movedim(-1, 0) if plain else _SamplesFirst.apply(x)
     return first.reshape(*batch, *x.shape[:-1])
 
 

@@ -7,13 +7,13 @@ import numpy as np
 from PIL import Image
 
 from .files import DataError, Source, reading, require
-from .frames import FRAMES, pack
+from .frames import FRAMES, PACKED_BYTES, pack
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
 
 _END = b"IEND\xaeB`\x82"
-# Folders up to this size are decoded once and kept; in larger ones every 64th file is looked into.
-_PACKED_BYTES, _LOOKED_INTO = 2 << 30, 50_000
+# In larger folders every 64th file is looked into.
+_LOOKED_INTO = 50_000
 
 
 class FolderImages(GridImages):
@@ -45,7 +45,7 @@ class FolderImages(GridImages):
             raise DataError(f"{folder}: expected square images, got {native[0]}×{native[1]} pixels.")
         self.image_size, self._packed = native[0], None
         size = size or native[0]
-        if count * size * size * 3 <= _PACKED_BYTES:
+        if count * size * size * 3 <= PACKED_BYTES:
             stat = [labels.stat().st_size, labels.stat().st_mtime_ns, folder.stat().st_mtime_ns]
             recipe = {"folder": str(folder.resolve()), "state": stat, "size": size, "version": 1}
             whole = {"images.npy": lambda: (self._decode(path, size) for path in self.paths)}

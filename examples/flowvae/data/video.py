@@ -75,7 +75,8 @@ class ClipSequences(Sequences):
         frames = self.clips[clip][numbers]
         if self.backgrounds is None:
             return frames
-        return np.abs(frames.astype(np.int16) - self.backgrounds[clip]).astype(np.uint8)
+        background = self.backgrounds[clip]
+        return np.maximum(frames, background) - np.minimum(frames, background)
 
 
 class VideoData(SequenceData):
@@ -217,4 +218,4 @@ def _median(clip: np.ndarray, trained: Segment | None) -> np.ndarray:
     if not len(numbers):
         numbers = np.arange(len(clip))
     some = np.linspace(0, len(numbers) - 1, min(300, len(numbers))).astype(int)
-    return np.median(clip[numbers[some]], 0).astype(np.int16)
+    return np.median(clip[numbers[some]], 0).astype(np.uint8)
