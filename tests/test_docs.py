@@ -110,8 +110,8 @@ def test_every_picture_of_the_site_is_made_by_a_script(scripts, tmp_path, monkey
 def test_the_experiments_of_the_pictures_exist_and_have_a_finisher(scripts, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     known = importlib.import_module("flowvae.experiments").EXPERIMENTS
-    for name in importlib.import_module("pictures").EXPERIMENTS:
-        assert known[name].after in importlib.import_module("flowvae.finish").FINISHERS
+    for drawn in importlib.import_module("pictures").EXPERIMENTS:
+        assert known[drawn.experiment].after in importlib.import_module("flowvae.finish").FINISHERS
 
 
 def test_every_public_name_is_on_an_api_page():

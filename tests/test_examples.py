@@ -137,6 +137,26 @@ def test_the_posterior_may_learn_more_slowly():
         assert rates[id(p)] == pytest.approx(0.5 if name.startswith("prior") else 1e-4 if slow else 1e-3)
 
 
+def test_the_selector_may_learn_more_slowly():
+    from flowvae.model import WeakFlowVAE
+
+    model = WeakFlowVAE(latent=4, width=4, lr=1e-3, selector_lr=0.1)
+    rates = {id(p): group.get("lr", model.lr) for group in model._parameter_groups() for p in group["params"]}
+    for name, p in model.named_parameters():
+        slow = name.startswith(("sequence_network", "selector"))
+        assert rates[id(p)] == pytest.approx(1e-4 if slow else 1e-3)
+
+
+def test_of_scenes_a_selector_sees_the_changes():
+    from flowvae.networks import _Change
+
+    frames = torch.rand(2, 9, 4, 4)
+    first, second, third = frames.split(3, 1)
+    shown = _Change(3)(frames).split(3, 1)
+    for part, expected in zip(shown, (first - 1.5, 2 * (second - first), 2 * (third - second)), strict=True):
+        assert torch.allclose(part, expected)
+
+
 def test_scenes_change_colors_and_stay_upright():
     from flowvae.networks import make_pair_network, shuffle_views
 

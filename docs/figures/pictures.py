@@ -3,7 +3,8 @@
     make demo
     python docs/figures/pictures.py --data.root data/mnist
 
-The experiments train for an hour and a half on two cores, with one seed; interrupted, they go on where they stopped.
+The experiments train for some four hours on two cores, with one seed; interrupted, they go on where they stopped. Where
+MNIST is absent its pictures stay as they are.
 """
 
 import argparse
@@ -11,28 +12,65 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 _ROOT = Path(__file__).parents[2]
 _ASSETS = _ROOT / "docs" / "assets"
 _DEMO = {"demo.png": "truth_rotation.png", "demo.gif": "switched_rotation_hue.gif"}
-# What an experiment of `examples/reproduce.py` draws that the site shows.
-EXPERIMENTS = {
-    "mnist_unsupervised": [f"mnist_unsupervised_{factor}.gif" for factor in ("scale", "rotation", "hue")],
-    "shapes3d_unsupervised": [
-        f"shapes3d_unsupervised_{factor}.gif"
-        for factor in ("floor_hue", "wall_hue", "object_hue", "scale", "orientation")
-    ],
-    "coefficients_over_time": ["coefficients_over_time_0.png"],
-    "switching": ["switching_rotation_then_hue.gif", "switching_rotation_then_hue.png"],
-    "superposing": ["superposing_rotation_and_hue.gif", "superposing_scale_and_rotation_and_hue.png"],
-    "unseen_data": ["unseen_scikit_learn_s_digits_rotation.png", "unseen_stand_in_for_dSprites_rotation.png"],
-    "potential_surface": ["potential_surface.png"],
+_FACTORS = {
+    "mnist": ("scale", "rotation", "hue"),
+    "shapes3d": ("floor_hue", "wall_hue", "object_hue", "scale", "orientation"),
 }
+_MNIST = "mnist"
+
+
+class Drawn(NamedTuple):
+    """What an experiment of `examples/reproduce.py` draws that the site shows.
+
+    Attributes:
+        experiment: Its name.
+        names: Its pictures.
+        root: Its data below `data/`; None for stand-ins, which are made where they are missing.
+        arguments: Further arguments of the command.
+    """
+
+    experiment: str
+    names: list[str]
+    root: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
+def _flows(name: str) -> list[str]:
+    return [f"{name}_flow{k}_seed0.gif" for k in range(3)]
+
+
+def _recovered(data: str) -> list[str]:
+    return [f"{data}_unsupervised_{factor}.gif" for factor in _FACTORS[data]]
+
+
+EXPERIMENTS = [
+    Drawn("mnist_unsupervised", _recovered("mnist"), _MNIST),
+    Drawn("shapes3d_unsupervised", _recovered("shapes3d")),
+    Drawn(
+        "latent_evolution", [f"evolution_{data}.png" for data in ("mnist", "shapes3d", "falcor3d", "isaac3d")], _MNIST
+    ),
+    Drawn("coefficients_over_time", ["coefficients_over_time_0.png"], _MNIST),
+    Drawn("switching", ["switching_rotation_then_hue.gif", "switching_rotation_then_hue.png"], _MNIST),
+    Drawn("superposing", ["superposing_rotation_and_hue.gif", "superposing_scale_and_rotation_and_hue.png"], _MNIST),
+    Drawn(
+        "unseen_data",
+        ["unseen_scikit_learn_s_digits_rotation.png", "unseen_stand_in_for_dSprites_rotation.png"],
+        _MNIST,
+    ),
+    Drawn("potential_surface", ["potential_surface.png"], _MNIST),
+    Drawn("calms21", _flows("calms21"), arguments=("--data.background=remove",)),
+    Drawn("cityscapes", _flows("cityscapes")),
+]
 
 
 def shown() -> set[Path]:
     """Every picture that this script copies to the site."""
-    drawn = [name for names in EXPERIMENTS.values() for name in names]
+    drawn = [name for experiment in EXPERIMENTS for name in experiment.names]
     return {_ASSETS / name for name in _DEMO} | {_ASSETS / "results" / name for name in drawn}
 
 
@@ -56,19 +94,18 @@ def main() -> None:
     options = parser.parse_args()
     for name, drawn in _DEMO.items():
         copy(name, _ROOT / "runs" / "demo" / "pictures" / drawn, _ASSETS)
-    root = options.root or _ROOT / "data" / "mnist"
-    if not root.is_dir():
-        message = f"Pictures of {', '.join(EXPERIMENTS)} stay as they are: no folder {root} with MNIST's t10k files."
-        if options.root is not None:
-            raise SystemExit(message)
-        print(message)
-        return
+    if options.root is not None and not options.root.is_dir():
+        raise SystemExit(f"pictures: expected a folder with MNIST's t10k files, found none at {options.root}.")
     output = _ROOT / "runs" / "pictures"
-    for experiment, names in EXPERIMENTS.items():
+    for experiment, names, source, arguments in EXPERIMENTS:
+        root = None if source is None else _ROOT / "data" / source
+        root = options.root or root if source == _MNIST else root
+        if root is not None and not root.exists():
+            print(f"Pictures of {experiment} stay as they are: nothing at {root}.")
+            continue
         command = ["examples/reproduce.py", experiment, "--seeds", "0", "--jobs", "2", "--output", output]
-        command += ["--runs", options.runs.resolve()]
-        # Scenes are a stand-in's, which is rendered where it is missing.
-        command += [] if experiment.startswith("shapes3d") else ["--data.root", root.resolve()]
+        command += ["--runs", options.runs.resolve(), *arguments]
+        command += [] if root is None else ["--data.root", root.absolute()]
         if subprocess.run([sys.executable, *command], cwd=_ROOT).returncode:
             raise SystemExit(f"pictures: {experiment} failed, see above. Run this again to go on.")
         for name in names:

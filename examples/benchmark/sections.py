@@ -160,7 +160,15 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
     def solve(method: str, **options: Any) -> Callable[[], object]:
         return frozen(lambda: torchdiffeq.odeint(field, case.z, times, method=method, **options))
 
+    weight = case.bank.stack.weight.detach().flatten(0, 1)
+
+    def products() -> None:
+        # What no solver of these fields can avoid: from z to the units and back, as often as Euler steps.
+        for _ in range(steps):
+            (weight @ case.z.T).T @ weight
+
     contenders = {
+        "products alone": products,
         "torchflowfield euler, eager": ours(eager["euler"]),
         "torchflowfield euler, compiled": ours(whole["euler"]),
         "torchdiffeq euler": solve("euler"),
@@ -279,11 +287,17 @@ def determinant(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
     def decomposition() -> object:
         return torch.linalg.slogdet(matrices)
 
+    scaled = torch.randn(batch, dim, width, device=clock.device)
+
+    def jacobians() -> object:
+        return scaled @ weight
+
     with torch.no_grad():
         matrices = identity + field.jacobian(0.0, z)
     contenders = {
         "torchflowfield": ours,
         "vmap(jacrev) and slogdet": dense,
+        "product of the Jacobians alone": jacobians,
         "slogdet alone, of D × D": decomposition,
     }
     return {"rows": clock.compare(contenders, "torchflowfield")}

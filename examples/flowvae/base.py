@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Normal
 
 from torchflowfield.metrics import equivariance_error
@@ -128,6 +128,13 @@ class SequenceVAE(LightningModule):
 
     def _precision(self, x: Tensor):
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.half_precision)
+
+
+def parameter_groups(model: nn.Module, *own: tuple[list[nn.Parameter], float]) -> list[dict]:
+    """Groups for an optimizer: the parameters that have a learning rate of their own, after all others."""
+    known = {id(p) for parameters, _ in own for p in parameters}
+    others = [p for p in model.parameters() if id(p) not in known]
+    return [{"params": others}, *({"params": parameters, "lr": lr} for parameters, lr in own)]
 
 
 def training_progress(model: LightningModule) -> float:

@@ -71,20 +71,24 @@ def _append(path: Path, heading: str, errors: Errors) -> None:
 
 
 def latent_evolution(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
-    """Every transformation on every data set: predicted frames over true ones, from the first seed's model."""
+    """Every transformation on every data set: predicted frames over true ones, from the first seed's model.
+
+    One picture for each transformation, and one for each data set with a sample of all of them.
+    """
     written = []
     for run in runs:
         if run.seed != runs[0].seed:
             continue
         model, data = load_model(run.checkpoint), open_data(run)
+        overview = []
         for k, factor in enumerate(data.factors):
             schedule = superpose([k], data.steps, len(data.factors))
             truth = true_frames(data, schedule, _SAMPLES, seed=k)
-            written += _pictures(
-                path.parent / "pictures" / f"evolution_{data_of(run.row)}_{factor}",
-                predict(model, truth[0], schedule),
-                truth,
-            )
+            predicted = predict(model, truth[0], schedule)
+            picture = path.parent / "pictures" / f"evolution_{data_of(run.row)}"
+            written += _pictures(picture.with_name(f"{picture.name}_{factor}"), predicted, truth)
+            overview.append(torch.cat((predicted[:, 0], truth[:, 0]), -2))
+        written += _pictures(picture, torch.stack(overview, 1))
     return written
 
 

@@ -23,7 +23,7 @@ from torchflowfield import (
     SpikeSlabPrior,
 )
 
-from .base import Rollout, SequenceVAE, code_kl, log_normal, training_progress
+from .base import Rollout, SequenceVAE, code_kl, log_normal, parameter_groups, training_progress
 from .data.sequences import Batch
 from .networks import (
     bernoulli_log_prob,
@@ -181,6 +181,10 @@ class WeakFlowVAE(FlowVAE):
         temperature: Temperature of the Gumbel-softmax at the start and at the end.
         anneal: Share of the training in which the temperature falls.
         choice_weight: First weight of the choice's divergence; it falls to 1 in the first three tenths of the training.
+        selector_lr: Learning rate of the selector, as a share of that of the rest. One that learns as fast decides for
+            good before there are flows to choose from, where the whole scene is in view.
+        shuffle: How the selector sees sequences in training: `"views"`, turned, mirrored and with their colours
+            exchanged; `"colors"`, the latter alone, for scenes with an up and a down.
         **shared: Arguments of `FlowVAE`.
     """
 
@@ -193,6 +197,8 @@ class WeakFlowVAE(FlowVAE):
         temperature: tuple[float, float] = (1.0, 0.3),
         anneal: float = 0.5,
         choice_weight: float = 30.0,
+        selector_lr: float = 1.0,
+        shuffle: Literal["views", "colors"] = "views",
         **shared,
     ) -> None:
         super().__init__(**shared)
@@ -203,13 +209,18 @@ class WeakFlowVAE(FlowVAE):
     def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
         """The chosen flow, constant over the sequence."""
         progress = training_progress(self)
-        seen = shuffle_views(frames) if self.training else frames
+        views = self.hparams.shuffle == "views"
+        seen = shuffle_views(frames, mirror=views, turn=views) if self.training else frames
         with self._precision(frames):
             features = self.sequence_network(3 * seen.transpose(0, 1).flatten(1, 2)).float()
         choice = self.selector(features, anneal(*self.hparams.temperature, progress / self.hparams.anneal))
         weights = choice.weights.expand(len(frames) - 1, -1, -1)
         weight = 1 + (self.hparams.choice_weight - 1) * max(0.0, 1 - progress / 0.3)
         return weights, weight * self.selector.kl(choice).mean()
+
+    def _parameter_groups(self) -> list[dict]:
+        choosing = [*self.sequence_network.parameters(), *self.selector.parameters()]
+        return parameter_groups(self, (choosing, self.lr * self.hparams.selector_lr))
 
 
 class UnsupervisedFlowVAE(FlowVAE):
@@ -374,12 +385,7 @@ class UnsupervisedFlowVAE(FlowVAE):
     def _parameter_groups(self) -> list[dict]:
         rates = list(self.prior.parameters())
         choosing = [*self.pair_network.parameters(), *self.posterior.parameters()]
-        known = {id(p) for p in (*rates, *choosing)}
-        return [
-            {"params": [p for p in self.parameters() if id(p) not in known]},
-            {"params": choosing, "lr": self.lr * self.hparams.posterior_lr},
-            {"params": rates, "lr": self.hparams.rates_lr},
-        ]
+        return parameter_groups(self, (choosing, self.lr * self.hparams.posterior_lr), (rates, self.hparams.rates_lr))
 
 
 def anneal(start: float, end: float, progress: float) -> float:

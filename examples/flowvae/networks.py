@@ -123,7 +123,7 @@ def make_pair_network(features: int, *, image_size: int = 28, width: int = 24, c
         side = 7
     else:
         patch = image_size // 16
-        layers = [_Change(), nn.Conv2d(2 * channels, width, patch, patch), nn.SiLU()]
+        layers = [_Change(channels), nn.Conv2d(2 * channels, width, patch, patch), nn.SiLU()]
         layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.SiLU()]
         side = 8
     last = [nn.Linear(side**2 * 2 * width, features), nn.SiLU()]
@@ -135,18 +135,30 @@ def make_pair_network(features: int, *, image_size: int = 28, width: int = 24, c
 
 
 class _Change(nn.Module):
-    """Two frames in [0, 3], side by side, to the first one, centred, and twice how the second differs from it."""
+    """Frames in [0, 3], side by side, to the first one, centred, and twice how each differs from the one before."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
 
     def forward(self, frames: Tensor) -> Tensor:
-        before, after = frames.chunk(2, 1)
-        return torch.cat((before - 1.5, 2 * (after - before)), 1)
+        before, after = frames[:, : -self.channels], frames[:, self.channels :]
+        return torch.cat((frames[:, : self.channels] - 1.5, 2 * (after - before)), 1)
 
 
 def make_sequence_network(
     frames: int, features: int, *, image_size: int = 28, width: int = 32, channels: int = 3
 ) -> nn.Module:
-    """All frames of a sequence side by side `[N, frames · C, S, S]` to features of its transformation."""
-    network = nn.Sequential(*_patches(frames * channels, width, features, image_size))
+    """All frames of a sequence side by side `[N, frames · C, S, S]` to features of its transformation.
+
+    Of scenes it sees the changes, as `make_pair_network` does.
+    """
+    layers = _patches(frames * channels, width, features, image_size)
+    if image_size > 28:
+        *convolutions, linear, activation = layers
+        size = linear.in_features
+        layers = [_Change(channels), *convolutions, nn.LayerNorm(size), linear, activation, nn.LayerNorm(features)]
+    network = nn.Sequential(*layers)
     scale_weights(network)
     return network
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..base import code_kl
+from ..base import code_kl, parameter_groups
 from .beta_vae import PairVAE
 
 
@@ -81,6 +81,4 @@ class FactorVAE(PairVAE):
         }
 
     def _parameter_groups(self) -> list[dict]:
-        own = set(self.discriminator.parameters())
-        others = [p for p in self.parameters() if p not in own]
-        return [{"params": others}, {"params": list(own), "lr": self.discriminator_lr}]
+        return parameter_groups(self, (list(self.discriminator.parameters()), self.discriminator_lr))
