@@ -108,7 +108,7 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
         changes |= {_MODEL + "latent": 48, _MODEL + "fields": count}
     if method == "weak":
         changes |= {_MODEL + "steps": known.steps, _MODEL + "shuffle": "colors", _MODEL + "selector_lr": 0.1}
-        changes[_MODEL + "hold"] = 0.5
+        changes |= {_MODEL + "choice_weight": 300.0, _MODEL + "hold": 0.5}
     if method == "poflow":
         # A scene has so many pixels that the reward for changing them would outweigh what they should look like.
         changes[_MODEL + "change_weight"] = 0.01
