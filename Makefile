@@ -29,7 +29,7 @@ test-docs: $(VENV)/test-docs
 	$(BIN)/pytest -m docs
 
 # Every picture of the site; MNIST=DIR says where the t10k files are. Models and stand-ins that are there are used again:
-# all takes two hours, a later call minutes.
+# all takes some three hours, a later call minutes.
 figures: $(VENV)/render runs/demo/pictures/switched_rotation_hue.gif
 	$(BIN)/python docs/figures/pictures.py $(if $(MNIST),--data.root $(MNIST))
 	for figure in $(filter-out %/style.py %/pictures.py,$(wildcard docs/figures/*.py)); do \

@@ -94,7 +94,10 @@ def reproduce(console: Console, options: argparse.Namespace) -> None:
     console.print(f"{options.experiment}: {len(planned) - len(missing)} of {len(planned)} runs are done")
     failed = _execute(console, missing, experiment, options)
     footage = other_footage(experiment, options)
-    name = options.experiment + (f"_{footage.stem}" if footage is not None else "")
+    name = options.experiment
+    if footage is not None:
+        name = f"{name}_{footage.stem}"
+        experiment = experiment._replace(title=f"Footage ({footage.stem}): {experiment.title.partition(': ')[2]}")
     name += "_paper" if options.preset == "paper" else ""
     written = write_table(options.output / name, experiment, _command(options), planned, options.preset)
     if experiment.after is not None:

@@ -202,7 +202,7 @@ def data_and_labels(request, tmp_path):
     if request.param == "shapes3d":
         labels, make = write_shapes3d(tmp_path), Shapes3DData
     elif request.param == "falcor3d":
-        labels = write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (2, 3, 3, 3, 2, 2, 2))
+        labels = write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 2, 3, 3, 2, 2, 2))
         make = Falcor3DData
     elif request.param == "isaac3d":
         labels = write_folder(tmp_path, "Isaac3D_down128", "labels.npy", (3, 2, 2, 2, 2, 2, 2, 3, 3))
@@ -326,7 +326,7 @@ def test_a_damaged_shapes3d_file_is_reported(tmp_path):
 
 
 def test_a_damaged_image_folder_is_reported(tmp_path):
-    write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (2, 3, 3, 3, 2, 2, 2))
+    write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 2, 3, 3, 2, 2, 2))
     images, labels = tmp_path / "Falcor3D_down128/images", tmp_path / "Falcor3D_down128/train-rec.labels"
     whole = (images / "000100.png").read_bytes()
     (images / "000100.png").write_bytes(whole[:-20])

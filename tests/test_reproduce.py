@@ -311,6 +311,7 @@ def test_a_table_of_other_footage_is_named_after_it(tmp_path, monkeypatch, root,
     shown = root if root.endswith("mp4") else "data/calms21"
     assert f"`python examples/reproduce.py calms21 --data.root {shown} --seeds 0 --data.stride=3`" in text
     assert [file.stem for file in (tmp_path / "out").glob("*.md")] == [written]
+    assert text.startswith("# Footage (mouse): unsup" if root.endswith("mp4") else "# CalMS21: unsup")
 
 
 def test_a_run_that_two_want_at_once_is_trained_once(tmp_path, monkeypatch):

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchflowfield.viz import save_gif, traversal_grid
-
 from .compositions import composition_errors, digit_frames, predict, superpose, switch, true_frames
 from .data.digits import load_digits
 from .experiments import DATA, data_of
 from .model import load_model
+from .pictures import save_pictures
 from .runs import Run
 from .surfaces import draw_coefficients, draw_potentials
 from .video_results import finish_video
@@ -33,15 +32,6 @@ def open_data(run: Run, **changes: Any) -> Any:
     data = getattr(importlib.import_module(module), name)(**arguments)
     data.setup()
     return data
-
-
-def _pictures(path: Path, frames: Tensor, truth: Tensor | None = None) -> list[Path]:
-    """A grid, with the true frames below the predicted ones, and a GIF."""
-    grid = frames if truth is None else torch.stack((frames, truth), 2).flatten(1, 2)
-    zoom = max(1, 90 // grid.shape[-1])  # a page has room for six frames of 64 pixels, or of 28 enlarged
-    traversal_grid(grid, path.with_suffix(".png"), zoom=min(2, zoom))
-    save_gif(grid, path.with_suffix(".gif"), zoom=zoom)
-    return [path.with_suffix(".png"), path.with_suffix(".gif")]
 
 
 def _append(path: Path, heading: str, errors: Errors) -> None:
@@ -86,9 +76,9 @@ def latent_evolution(path: Path, runs: Sequence[Run], command: str) -> list[Path
             truth = true_frames(data, schedule, _SAMPLES, seed=k)
             predicted = predict(model, truth[0], schedule)
             picture = path.parent / "pictures" / f"evolution_{data_of(run.row)}"
-            written += _pictures(picture.with_name(f"{picture.name}_{factor}"), predicted, truth)
+            written += save_pictures(picture.with_name(f"{picture.name}_{factor}"), predicted, truth)
             overview.append(torch.cat((predicted[:, 0], truth[:, 0]), -2))
-        written += _pictures(picture, torch.stack(overview, 1))
+        written += save_pictures(picture, torch.stack(overview, 1))
     return written
 
 
@@ -105,7 +95,7 @@ def _composed(
             if run.seed == runs[0].seed:
                 few = truth[:, :: max(1, truth.shape[1] // _SAMPLES)][:, :_SAMPLES]
                 picture = path.parent / "pictures" / f"{path.name}_{name.replace(' ', '_')}"
-                written += _pictures(picture, predict(model, few[0], schedule), few)
+                written += save_pictures(picture, predict(model, few[0], schedule), few)
     _append(path, heading, errors)
     return written
 
@@ -154,7 +144,7 @@ def unseen_data(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
                 few = truth[:, :: max(1, truth.shape[1] // _SAMPLES)][:, :_SAMPLES]
                 short = "".join(c if c.isalnum() else "_" for c in source.split("(")[0].strip())
                 picture = path.parent / "pictures" / f"unseen_{short}_{data.factors[k]}"
-                written += _pictures(picture, predict(model, few[0], schedule), few)
+                written += save_pictures(picture, predict(model, few[0], schedule), few)
     _append(path, "Error on images of other kinds", errors)
     return written
 
@@ -175,7 +165,7 @@ def traversals(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
         first = true_frames(data, superpose([factor or 0], data.steps, factors), _SAMPLES)[0]
         name = f"surplus{k}" if factor is None else data.factors[factor]
         picture = path.parent / "pictures" / f"{path.name}_{name}"
-        written += _pictures(picture, predict(model, first, superpose([k], steps, controls)))
+        written += save_pictures(picture, predict(model, first, superpose([k], steps, controls)))
     return written
 
 

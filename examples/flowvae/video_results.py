@@ -9,10 +9,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from torchflowfield.viz import COLORS, save_gif, traversal_grid
+from torchflowfield.viz import COLORS
 
 from .base import SequenceVAE
 from .footage import correlation, in_words, measure
+from .pictures import save_pictures
 
 _MEASURED = ("speed", "turning", "pan", "growth", "change")
 
@@ -102,9 +103,7 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         lines.append(f"| {k} | {used:.2f} | {' | '.join(cells)} | {words} |")
         picture = folder / f"{path.name}_flow{k}_seed{seed}"
         movie = model.decode(model.roll(z0, k, 2 * data.steps).z).sigmoid()
-        traversal_grid(movie, picture.with_suffix(".png"))
-        save_gif(movie, picture.with_suffix(".gif"))
-        written += [picture.with_suffix(".png"), picture.with_suffix(".gif")]
+        written += save_pictures(picture, movie)
     lines += [
         "",
         "Correlations over all steps of the test snippets. In words: means over the snippets of the traversal.",

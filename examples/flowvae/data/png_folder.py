@@ -104,7 +104,7 @@ class Falcor3DData(_FolderData):
 
     `root` holds `Falcor3D_down128/` with `images/NNNNNN.png` and `train-rec.labels`: 233,280 images of 128×128 pixels,
     from https://github.com/NVlabs/High-res-disentanglement-datasets. All seven factors move, and all end. What is held
-    out are positions of the lamp: a decoder has no way to know a viewpoint that it never saw.
+    out are settings of the lamp: a decoder has no way to know a viewpoint that it never saw.
     """
 
     source = Source(
@@ -114,7 +114,7 @@ class Falcor3DData(_FolderData):
     names = factors = (
         "lighting_intensity", "lighting_x", "lighting_y", "lighting_z", "camera_x", "camera_y", "camera_z",
     )  # fmt: skip
-    base = ("lighting_x", "lighting_y", "lighting_z")
+    base = ("lighting_intensity", "lighting_x", "lighting_y", "lighting_z")
     official = (5, 6, 6, 6, 6, 6, 6)
 
 

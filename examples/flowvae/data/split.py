@@ -16,7 +16,7 @@ _SHARE = 0.1
 class GridSplit:
     r"""Which part of the data a frame belongs to, and where sequences of a part can start.
 
-    The rule: a frame's *base* is its values of the base factors: all that never move, and two or three of those that
+    The rule: a frame's *base* is its values of the base factors: all that never move, and two to four of those that
     do. Every base belongs to one part, and with it every frame that has it. Held out are *crosses*: a random base and
     all that moving a single base factor makes of it. Crosses of validation and test are drawn, disjoint, until each has
     a tenth of the bases; the rest is for training. The split depends on the sizes of the grid alone.
