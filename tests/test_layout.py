@@ -2,6 +2,7 @@ import pytest
 import torch
 from reference import close
 
+from torchflowfield import layout
 from torchflowfield.layout import columns, rows, split
 
 
@@ -27,7 +28,9 @@ def test_controls_split_into_those_of_gradients_and_of_rotations(parts):
     assert split(None) == (None, None)
 
 
-def test_rows_can_be_differentiated_in_every_way():
+@pytest.mark.parametrize("small", [0, layout._SMALL])
+def test_rows_can_be_differentiated_in_every_way(small, monkeypatch):
+    monkeypatch.setattr(layout, "_SMALL", small)
     x = torch.randn(5, 2, 6, requires_grad=True)
 
     def samples_first(x):
@@ -36,3 +39,12 @@ def test_rows_can_be_differentiated_in_every_way():
     assert torch.autograd.gradcheck(samples_first, x, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(samples_first, x)
     close(torch.func.vmap(samples_first)(x.detach()[None]), samples_first(x.detach())[None])
+
+
+@pytest.mark.parametrize(("shape", "node"), [((4, 5, 6), False), ((4, 50, 60), True)])
+def test_only_large_rows_have_a_node_of_their_own(shape, node):
+    x = torch.randn(shape, requires_grad=True)
+    y = rows(x, x.shape[-1:])
+    assert ("SamplesFirst" in y.grad_fn.next_functions[0][0].name()) is node
+    y.sum().backward()
+    close(x.grad, torch.ones_like(x))

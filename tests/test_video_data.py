@@ -15,6 +15,7 @@ from flowvae.data import cityscapes, video  # noqa: E402
 from flowvae.data.calms21 import CalMS21Data  # noqa: E402
 from flowvae.data.cityscapes import CityscapesData  # noqa: E402
 from flowvae.data.files import DataError  # noqa: E402
+from flowvae.data.frames import _save  # noqa: E402
 from flowvae.data.standins.writing import write_video  # noqa: E402
 from flowvae.data.video import VideoData  # noqa: E402
 
@@ -343,3 +344,11 @@ def test_real_clips_move_visibly_in_every_part(name, frames, options):
 def test_a_driving_camera_has_no_background_to_remove():
     with pytest.raises(ValueError, match="the camera drives along"):
         CityscapesData(background="remove")
+
+
+def test_frames_are_kept_one_by_one_as_numpy_would_keep_them_together(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (123, 4, 5, 3), np.uint8)
+    _save(tmp_path / "frames.npy", iter(frames))
+    assert np.array_equal(np.load(tmp_path / "frames.npy", mmap_mode="r"), frames)
+    with pytest.raises(DataError, match="expected frames, found none"):
+        _save(tmp_path / "none.npy", iter(()))
