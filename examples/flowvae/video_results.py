@@ -107,8 +107,8 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     lines += [
         "",
         "Correlations over all steps of the test snippets. In words: means over the snippets of the traversal.",
-        "Speed, turning and growth are those of what stands out from a still background: where the camera moves, pan and "
-        "change alone mean something.",
+        "Speed, turning and growth are those of what stands out from a still background: where the camera moves,",
+        "pan and change alone mean something.",
     ]
     return lines, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights)]
 
