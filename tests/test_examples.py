@@ -148,8 +148,9 @@ def test_the_selector_may_learn_more_slowly():
 
 
 def test_of_scenes_a_selector_sees_the_changes():
-    from flowvae.networks import _Change
+    from flowvae.networks import _Change, make_sequence_network
 
+    assert isinstance(make_sequence_network(3, 4, image_size=64)[0], _Change)
     frames = torch.rand(2, 9, 4, 4)
     first, second, third = frames.split(3, 1)
     shown = _Change(3)(frames).split(3, 1)

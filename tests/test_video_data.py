@@ -352,3 +352,5 @@ def test_frames_are_kept_one_by_one_as_numpy_would_keep_them_together(tmp_path):
     assert np.array_equal(np.load(tmp_path / "frames.npy", mmap_mode="r"), frames)
     with pytest.raises(DataError, match="expected frames, found none"):
         _save(tmp_path / "none.npy", iter(()))
+    with pytest.raises(DataError, match=r"expected frames of shape \(4, 5, 3\).*got \(2, 5, 3\).*number 1"):
+        _save(tmp_path / "odd.npy", iter((frames[0], frames[1, :2])))

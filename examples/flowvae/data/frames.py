@@ -89,13 +89,19 @@ def _save(path: Path, frames: Iterable[np.ndarray]) -> None:
             if not count:
                 header = {"descr": np.lib.format.dtype_to_descr(frame.dtype), "fortran_order": False}
                 np.lib.format.write_array_header_1_0(stream, {**header, "shape": (0, *frame.shape)})
+                first = frame
+            if (frame.shape, frame.dtype) != (first.shape, first.dtype):
+                raise DataError(
+                    f"{path.name}: expected frames of shape {first.shape} in {first.dtype}, as the first one, got "
+                    f"{frame.shape} in {frame.dtype} as number {count}. Get the files again."
+                )
             stream.write(np.ascontiguousarray(frame).data)
             count += 1
         if not count:
             raise DataError(f"{path.name}: expected frames, found none. The footage is empty; get it again.")
         # NumPy pads the header, so that the first axis may grow in place.
         stream.seek(0)
-        np.lib.format.write_array_header_1_0(stream, {**header, "shape": (count, *frame.shape)})
+        np.lib.format.write_array_header_1_0(stream, {**header, "shape": (count, *first.shape)})
 
 
 def as_frames(images: np.ndarray, size: int) -> Tensor:
