@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 from flowvae.data import dsprites as dsprites_module  # noqa: E402
-from flowvae.data import png_folder, shapes3d  # noqa: E402
+from flowvae.data import grid_images, shapes3d  # noqa: E402
 from flowvae.data.dsprites import DSpritesData  # noqa: E402
 from flowvae.data.files import DataError  # noqa: E402
 from flowvae.data.grid_images import grid_sizes  # noqa: E402
@@ -27,8 +27,7 @@ PARTS = ("train", "val", "test")
 @pytest.fixture(autouse=True)
 def float32_in_a_folder_of_its_own(tmp_path, monkeypatch):
     torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(png_folder, "FRAMES", tmp_path / "frames")
-    monkeypatch.setattr(shapes3d, "FRAMES", tmp_path / "frames")
+    monkeypatch.setattr(grid_images, "FRAMES", tmp_path / "frames")
     monkeypatch.setattr(dsprites_module, "FRAMES", tmp_path / "frames")
     monkeypatch.chdir(tmp_path)
 
@@ -273,12 +272,16 @@ def test_worker_processes_change_nothing_and_seeds_do(tmp_path):
     assert not torch.equal(frames[0], frames[2])
 
 
-def test_an_opened_file_can_be_sent_to_another_process(tmp_path):
-    write_shapes3d(tmp_path)
-    data = Shapes3DData(tmp_path, steps=1)
+@pytest.mark.parametrize("largest", [0, 1 << 20], ids=["as they are", "decoded and kept"])
+def test_opened_images_can_be_sent_to_another_process_without_their_pixels(data_and_labels, monkeypatch, largest):
+    monkeypatch.setattr(grid_images, "PACKED_BYTES", largest)
+    data = data_and_labels[0](steps=1)
     data.setup()
     before = data.images.read(np.array([3, 1, 3]))
-    assert np.array_equal(pickle.loads(pickle.dumps(data.images)).read(np.array([3, 1, 3])), before)
+    sent = pickle.dumps(data.images)
+    assert np.array_equal(pickle.loads(sent).read(np.array([3, 1, 3])), before)
+    if largest and not isinstance(data, DSpritesData):
+        assert len(sent) < before[0].size * np.prod(data.images.sizes)
 
 
 def test_frames_shrink_to_the_size_that_is_asked_for(tmp_path):

@@ -233,6 +233,7 @@ class UnsupervisedFlowVAE(FlowVAE):
             too, as far as they can: a flow helps another out where that is faster than usual.
         settle_from: Share of the training after which the spikes, where there are slabs, stay as they are: a wavering
             one is taken for a low speed. The learning rate then rises again to a half.
+        rate_std: How much the rates differ at which a flow moves the images of different sequences, see `explain`.
         consistency: Weight of the part of the codes' motion that the flows leave unexplained, see `explain`. It keeps
             a flow from doing one thing to some images and another to others.
         consistency_from: Share of the training after which it counts. From the start it would keep a new model from
@@ -261,6 +262,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         slab: bool = False,
         slab_from: float = 0.1,
         settle_from: float = 0.4,
+        rate_std: float = 0.0,
         consistency: float = 0.0,
         consistency_from: float = 0.1,
         on: float = 0.1,
@@ -344,33 +346,36 @@ class UnsupervisedFlowVAE(FlowVAE):
     def explain(self, frames: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
         r"""The speeds that explain how the codes of frames `[T+1, B, C, H, W]` moved.
 
-        In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k(\mu_{t-1}) + \epsilon$ the errors have the variances of
-        both codes times `noise`, and $\delta$ has that of the slabs. Codes are more exact than their variances say, and
-        speeds would be taken for errors; so once the spikes have settled `noise` follows the errors that are seen.
+        In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_{tk} + \rho_k) y_{tk} v_k(\mu_{t-1}) + \epsilon$ the errors have the
+        variances of both codes times `noise`, and $\delta$ has that of the slabs. Codes are more exact than their
+        variances say, and speeds would be taken for errors; so once the spikes have settled `noise` follows the errors
+        that are seen. $\rho$, of standard deviation `rate_std`, is how much faster than others a flow moves the images
+        of this sequence, in all of its steps: that is no speed.
 
         Returns:
             The posterior mean of $\delta$, `[T, B, K]`, and what that leaves unexplained, `[T, B]`: half the squares of
-            the errors, in units of the codes' variances, and of $\delta$, in units of its own. Without the latter a
-            flow might move one image less at unit speed than another, and $\delta$ would make up for it. The codes'
-            variances take part in the gradient: else small codes would be cheap, and all would shrink.
+            the errors, in units of the codes' variances, and of $\delta$ and $\rho$, in units of their own. Without the
+            latter a flow might move one image less at unit speed than another, and $\delta$ would make up for it. The
+            codes' variances take part in the gradient: else small codes would be cheap, and all would shrink.
         """
         mean, std = self.encode(frames)
         precision = 1 / (std[:-1].square() + std[1:].square())
         on, before = (spikes > 0.5).to(mean), mean[:-1]
         time = torch.arange(1.0, len(frames), device=before.device)[:, None].expand(before.shape[:-1])
-        own = torch.eye(self.flows.K, device=before.device).repeat(1, self.flows.num_controls // self.flows.K)
-        moves = torch.stack([self.flows(time, before, on * mask) for mask in own], -1)
+        moves = [on[..., k : k + 1] * self.flows.bind(k)(time, before) for k in range(self.flows.num_controls)]
+        moves = torch.stack(moves, -1).unflatten(-1, (-1, self.flows.K)).sum(-2)
         surplus = mean[1:] - before - moves.sum(-1)
         if self.prior.slab is None:
             return torch.zeros_like(moves[..., 0, :]), 0.5 * (precision * surplus.square()).sum(-1)
         trusted = precision / self.noise.clone()
-        gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, trusted, moves)
-        gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
-        speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, trusted, surplus))
-        left = surplus - (moves * speeds[..., None, :]).sum(-1)
+        variance, rate_variance = self.prior.slab.variance, self.hparams.rate_std**2
+        speeds, rates = _speeds_and_rates(moves, surplus, trusted, variance, rate_variance)
+        left = surplus - (moves * (speeds + rates)[..., None, :]).sum(-1)
         if self.training and training_progress(self) >= self.hparams.settle_from:
             self.noise.lerp_((precision * left.square()).mean().detach(), 0.01)
-        surprise = (precision * left.square()).sum(-1) + speeds.square().sum(-1) / self.prior.slab.variance
+        surprise = (precision * left.square()).sum(-1) + speeds.square().sum(-1) / variance
+        if rate_variance:
+            surprise = surprise + rates.square().sum(-1) / (rate_variance * len(spikes))
         return speeds, 0.5 * surprise
 
     def learning_rate(self, progress: float) -> float:
@@ -386,6 +391,28 @@ class UnsupervisedFlowVAE(FlowVAE):
         rates = list(self.prior.parameters())
         choosing = [*self.pair_network.parameters(), *self.posterior.parameters()]
         return parameter_groups(self, (choosing, self.lr * self.hparams.posterior_lr), (rates, self.hparams.rates_lr))
+
+
+def _speeds_and_rates(
+    moves: Tensor, surplus: Tensor, precision: Tensor, variance: Tensor, rate_variance: float
+) -> tuple[Tensor, Tensor]:
+    r"""Posterior means of the speeds $\delta$, `[T, B, K]`, and rates $\rho$, `[B, K]`, that explain how codes moved.
+
+    $\text{surplus}_t = \sum_k (\delta_{tk} + \rho_k) \, \text{moves}_{tk} + \epsilon_t$. Speeds and rates are normal
+    with the given variances, the errors with that precision. Integrating $\delta$ out leaves one linear system of size
+    K for the rates of a sequence, and then one for the speeds of each step.
+    """
+    gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, precision, moves)
+    along = torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus)
+    identity = torch.eye(gram.shape[-1], device=gram.device)
+    given_rates = gram + identity / variance
+    if not rate_variance:
+        return torch.linalg.solve(given_rates, along), torch.zeros_like(along[0])
+    solved = torch.linalg.solve(given_rates, torch.cat((gram, along[..., None]), -1))
+    left = torch.cat((gram, along[..., None]), -1) - gram @ solved
+    total = left.sum(0)
+    rates = torch.linalg.solve(total[..., :-1] + identity / rate_variance, total[..., -1])
+    return solved[..., -1] - (solved[..., :-1] @ rates[..., None])[..., 0], rates
 
 
 def anneal(start: float, end: float, progress: float) -> float:

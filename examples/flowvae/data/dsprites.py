@@ -51,7 +51,7 @@ class DSpritesImages(GridImages):
         # The official images are 0 and 1, the stand-in's have grey edges from 0 to 255.
         self._white = 255 if int(self._images[: 1 << 12].max()) <= 1 else 1
 
-    def read(self, index: np.ndarray) -> np.ndarray:
+    def _read(self, index: np.ndarray) -> np.ndarray:
         """Images of the given numbers, as bytes `[N, H, W, 1]`."""
         return self._images[index][..., None] * np.uint8(self._white)
 

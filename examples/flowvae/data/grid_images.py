@@ -1,15 +1,20 @@
 """Access to images of a full grid of factor values, whatever file they are in."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .files import DataError
+from .frames import FRAMES, PACKED_BYTES, pack
 
 
 class GridImages(ABC):
     """Images of every combination of factor values, the last factor fastest; read when they are needed.
+
+    To decode an image takes longer than to train on it. Up to 2 GiB of them are therefore decoded once, see `keep`.
 
     Attributes:
         names: Names of all factors.
@@ -20,10 +25,39 @@ class GridImages(ABC):
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     image_size: int
+    _kept: np.memmap | None = None
 
-    @abstractmethod
     def read(self, index: np.ndarray) -> np.ndarray:
         """Images of the given numbers `[N]`, as bytes `[N, H, W, C]` with one or three channels."""
+        return self._read(index) if self._kept is None else self._kept[index]
+
+    @abstractmethod
+    def _read(self, index: np.ndarray) -> np.ndarray:
+        """What `read` gives, from the original files."""
+
+    def keep(
+        self, decoded: Callable[[int], Iterable[np.ndarray]], recipe: dict[str, Any], title: str, size: int
+    ) -> None:
+        """Decode all images once, if they are small enough, into a file that all processes map into memory.
+
+        Args:
+            decoded: Gives all images, as bytes `[size, size, 3]`, of the size that it is called with.
+            recipe: What they depend on, beside the size.
+            title: What the progress bar shows.
+            size: Height and width that is asked for; it becomes `image_size` if they are kept.
+        """
+        if int(np.prod(self.sizes)) * 3 * size**2 <= PACKED_BYTES:
+            recipe = {**recipe, "size": size, "version": 1}
+            self._kept = pack(FRAMES, recipe, {"images.npy": lambda: decoded(size)}, title)[0]
+            self.image_size = size
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A mapped array would travel to another process as a copy of all images: it maps the file for itself.
+        return {**self.__dict__, "_kept": None if self._kept is None else self._kept.filename}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kept = state["_kept"]
+        self.__dict__.update(state, _kept=None if kept is None else np.load(kept, mmap_mode="r"))
 
 
 def grid_sizes(labels: np.ndarray, names: tuple[str, ...], path: Path) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Falcor3D and Isaac3D: folders of numbered PNG files with an array of labels."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -7,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from .files import DataError, Source, reading, require
-from .frames import FRAMES, PACKED_BYTES, pack
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
 
@@ -19,14 +19,12 @@ _LOOKED_INTO = 50_000
 class FolderImages(GridImages):
     """Images `NNNNNN.png` of a folder, in the order of the rows of the labels.
 
-    Small data sets are decoded once, at the size that is asked for, and kept in a file that all processes share.
-
     Args:
         folder: Folder with the images.
         labels: File with the factor values, `[N, F]`, as `numpy.load` reads it.
         names: Names of the factors.
         source: Where the data come from, for errors.
-        size: Size of the frames that will be asked for; the images' own without one.
+        size: Size at which few images are kept; their own without one.
 
     Raises:
         DataError: If a file is missing, damaged, or too many.
@@ -43,20 +41,16 @@ class FolderImages(GridImages):
             native = image.size
         if native[0] != native[1]:
             raise DataError(f"{folder}: expected square images, got {native[0]}×{native[1]} pixels.")
-        self.image_size, self._packed = native[0], None
-        size = size or native[0]
-        if count * size * size * 3 <= PACKED_BYTES:
-            stat = [labels.stat().st_size, labels.stat().st_mtime_ns, folder.stat().st_mtime_ns]
-            recipe = {"folder": str(folder.resolve()), "state": stat, "size": size, "version": 1}
-            whole = {"images.npy": lambda: (self._decode(path, size) for path in self.paths)}
-            self._packed = pack(FRAMES, recipe, whole, f"reading {source.title}")[0]
-            self.image_size = size
+        self.image_size = native[0]
+        stat = [labels.stat().st_size, labels.stat().st_mtime_ns, folder.stat().st_mtime_ns]
+        recipe = {"folder": str(folder.resolve()), "state": stat}
+        self.keep(self._decoded, recipe, f"reading {source.title}", size or native[0])
 
-    def read(self, index: np.ndarray) -> np.ndarray:
-        """Images of the given numbers, as bytes `[N, H, W, 3]`."""
-        if self._packed is not None:
-            return self._packed[index]
+    def _read(self, index: np.ndarray) -> np.ndarray:
         return np.stack([self._decode(self.paths[number], self.image_size) for number in index])
+
+    def _decoded(self, size: int) -> Iterator[np.ndarray]:
+        return (self._decode(path, size) for path in self.paths)
 
     def _decode(self, path: Path, size: int) -> np.ndarray:
         with reading(path, "a whole PNG file", self.source), Image.open(path) as image:

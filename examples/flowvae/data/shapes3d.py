@@ -4,12 +4,12 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from .files import DataError, Source, check_md5, is_stand_in, reading, require
-from .frames import FRAMES, PACKED_BYTES, pack
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
 
@@ -22,8 +22,7 @@ OFFICIAL = (10, 10, 10, 8, 4, 15)
 class Shapes3DImages(GridImages):
     """Images of a `3dshapes.h5`, read one by one; every process opens the file for itself.
 
-    To read one image takes longer than to train on it. Files of up to 2 GiB of images are therefore decoded once and
-    mapped into memory; the official one, of three times that, stays as it is.
+    The images of the official file are too many to be kept decoded.
 
     Args:
         path: The file.
@@ -39,16 +38,11 @@ class Shapes3DImages(GridImages):
         self._opened: tuple[int, h5py.File] | None = None
         with reading(path, "a whole HDF5 file", SOURCE), h5py.File(path, "r") as file:
             self._check(file)
-        self._packed: np.ndarray | None = None
-        if int(np.prod(self.sizes)) * 3 * self.image_size**2 <= PACKED_BYTES:
-            stat = path.stat()
-            recipe = {"file": str(path.resolve()), "state": [stat.st_size, stat.st_mtime_ns], "version": 1}
-            self._packed = pack(FRAMES, recipe, {"images.npy": self._decoded}, "decoding Shapes3D")[0]
+        stat = path.stat()
+        recipe = {"file": str(path.resolve()), "state": [stat.st_size, stat.st_mtime_ns]}
+        self.keep(self._decoded, recipe, "decoding Shapes3D", self.image_size)
 
-    def read(self, index: np.ndarray) -> np.ndarray:
-        """Images of the given numbers, as bytes `[N, H, W, 3]`."""
-        if self._packed is not None:
-            return self._packed[index]
+    def _read(self, index: np.ndarray) -> np.ndarray:
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = (os.getpid(), h5py.File(self.path, "r"))
         images = self._opened[1]["images"]
@@ -58,15 +52,14 @@ class Shapes3DImages(GridImages):
             images.read_direct(found, np.s_[number], np.s_[row])
         return found[place]
 
-    def _decoded(self) -> Iterator[np.ndarray]:
+    def _decoded(self, size: int) -> Iterator[np.ndarray]:
         with h5py.File(self.path, "r") as file:
             images = file["images"]
             for first in range(0, len(images), 256):
                 yield from images[first : first + 256]
 
-    def __getstate__(self) -> dict:
-        # Another process would get a copy of all images: it reads the file instead.
-        return {**self.__dict__, "_opened": None, "_packed": None}
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_opened": None}
 
     def _check(self, file: h5py.File) -> None:
         if not {"images", "labels"} <= set(file):
