@@ -16,7 +16,7 @@ from flowvae.data.sequences import DigitsData  # noqa: E402
 from flowvae.data.transforms import render  # noqa: E402
 from flowvae.disentanglement import dci, disentanglement, labelled_frames, mutual_information_gap  # noqa: E402
 from flowvae.evaluation import Evaluation  # noqa: E402
-from flowvae.footage import correlation, horizontal_shift, in_words, measure, position  # noqa: E402
+from flowvae.footage import camera_motion, correlation, in_words, measure, position  # noqa: E402
 from flowvae.likelihood import gaussian_ceiling, gaussian_log_prob, log_likelihood  # noqa: E402
 from flowvae.model import FlowVAE, UnsupervisedFlowVAE  # noqa: E402
 from flowvae.video_results import next_frame_errors  # noqa: E402
@@ -213,12 +213,31 @@ def test_a_moving_blob_is_measured_and_named():
     assert "moves up" in words
 
 
-def test_the_pan_of_a_picture_is_its_shift():
+@pytest.mark.parametrize(
+    "motion", [(3, 0, 0, 0), (-4, 1, 0, 0), (0, 0, 0.06, 0), (0, 0, -0.04, 0), (0, 0, 0, 0.08), (1.5, -1, 0.03, -0.05)]
+)
+def test_the_motion_of_a_camera_is_found_from_its_picture(motion):
     torch.manual_seed(0)
-    picture = torch.nn.functional.avg_pool2d(torch.rand(1, 3, 70, 140), 5, 1)
-    for shift in (3, -4):
-        before, after = picture[..., 1:65, 40:104], picture[..., 1:65, 40 - shift : 104 - shift]
-        assert horizontal_shift(before, after)[0] == pytest.approx(shift, abs=0.5)
+    right, down, growth, turn = motion
+    picture = torch.nn.functional.avg_pool2d(torch.rand(4, 3, 140, 140), 7, 1, padding=3)
+    cos, sin = math.exp(-growth) * math.cos(turn), math.exp(-growth) * math.sin(turn)
+    # Where each pixel of the next frame was before.
+    inverse = torch.tensor([[cos, sin, 0.0], [-sin, cos, 0.0]])
+    inverse[:, 2] = -inverse[:, :2] @ torch.tensor([right / 70, down / 70])
+    grid = torch.nn.functional.affine_grid(inverse.expand(4, -1, -1), picture.shape, align_corners=False)
+    moved = torch.nn.functional.grid_sample(picture, grid, align_corners=False)
+    before, after = (frames[..., 38:102, 38:102] for frames in (picture, moved))
+    found = camera_motion(before, after)
+    assert torch.allclose(found[:, :2], torch.tensor([right, down]).float(), atol=0.1)
+    assert torch.allclose(found[:, 2:], torch.tensor([growth, turn]).float(), atol=0.004)
+    words = in_words(measure(torch.stack((before, after)), before[0], "moves"))
+    assert ("approaches" in words) == (growth > 0)
+    assert ("recedes" in words) == (growth < 0)
+    assert ("pans right" in words) == (right > 0)
+
+
+def test_a_picture_without_edges_does_not_move():
+    assert camera_motion(torch.full((2, 3, 64, 64), 0.3), torch.full((2, 3, 64, 64), 0.5)).abs().max() < 1e-3
 
 
 def test_the_axis_of_a_bar_turns_with_it():

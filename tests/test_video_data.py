@@ -342,7 +342,7 @@ def test_real_clips_move_visibly_in_every_part(name, frames, options):
 
 
 def test_a_driving_camera_has_no_background_to_remove():
-    with pytest.raises(ValueError, match="the camera drives along"):
+    with pytest.raises(ValueError, match="as the camera moves"):
         CityscapesData(background="remove")
 
 

@@ -77,6 +77,14 @@ UNSUPERVISED = {
     "single control, spikes and slabs": "unsupervised_slab",
     "double control, spikes": "unsupervised_double",
 }
+# What scenes of 64 pixels ask for beyond their sizes. They fill the frame, so that what decides between flows learns
+# slowly, or it decides by content; and they have an up and a down.
+_SCENES: dict[str, dict[str, Any]] = {
+    "weak": {"shuffle": "colors", "selector_lr": 0.1, "choice_weight": 300.0, "hold": 0.5},
+    # So many pixels that the reward for changing them would outweigh what they should look like.
+    "poflow": {"change_weight": 0.01},
+    "unsupervised": {"shuffle": "colors", "posterior_lr": 0.1, "lr": 2e-3},
+}
 _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
 
@@ -107,16 +115,11 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     else:
         changes |= {_MODEL + "latent": 48, _MODEL + "fields": count}
     if method == "weak":
-        changes |= {_MODEL + "steps": known.steps, _MODEL + "shuffle": "colors", _MODEL + "selector_lr": 0.1}
-        changes |= {_MODEL + "choice_weight": 300.0, _MODEL + "hold": 0.5}
-    if method == "poflow":
-        # A scene has so many pixels that the reward for changing them would outweigh what they should look like.
-        changes[_MODEL + "change_weight"] = 0.01
-    if method.startswith("unsupervised"):
-        # Turned scenes are no scenes any more, and recoloured footage is no footage.
-        changes[_MODEL + "shuffle"] = "colors" if known.factors else "none"
-        changes |= {_MODEL + "posterior_lr": 0.1, _MODEL + "lr": 2e-3}
-        if known.factors:
+        changes[_MODEL + "steps"] = known.steps
+    if known.factors:
+        kind = "unsupervised" if method.startswith("unsupervised") else method
+        changes |= _own(_SCENES.get(kind, {}))
+        if kind == "unsupervised":
             changes["trainer.max_steps"] = known.max_steps * 3 // 2
     return Row(name, config, {**changes, **own})
 
@@ -134,8 +137,12 @@ def data_of(row: Row) -> str:
 
 
 def on_footage(row: Row, path: Path) -> Row:
-    """A row for an official video data set, on any other footage: a video file or a folder of frames."""
-    return row._replace(overrides={**row.overrides, "data": VIDEO, _DATA + "title": path.stem})
+    """A row for an official video data set, on any other footage: a video file or a folder of frames.
+
+    What is run in the place of a drive is taken for one, with a camera that moves.
+    """
+    camera = {_DATA + "camera": "moves"} if data_of(row) == "cityscapes" else {}
+    return row._replace(overrides={**row.overrides, "data": VIDEO, _DATA + "title": path.stem, **camera})
 
 
 def paper_row(quick: Row) -> Row:

@@ -15,7 +15,7 @@ from .base import SequenceVAE
 from .footage import correlation, in_words, measure
 from .pictures import save_pictures
 
-_MEASURED = ("speed", "turning", "pan", "growth", "change")
+_MEASURED = {"rests": ("speed", "turning", "growth", "change"), "moves": ("pan", "growth", "turning", "change")}
 
 
 @torch.no_grad()
@@ -83,11 +83,12 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     frames = torch.cat(batches, 1)
     background = frames.flatten(0, 1)[:: max(1, frames.shape[0] * frames.shape[1] // 300)].median(0).values
     draw = model.infer(frames)
-    measured = measure(frames, background)
+    shown = _MEASURED[data.camera]
+    measured = measure(frames, background, data.camera)
     controls = draw.spikes.shape[-1]
     lines = ["", f"## What each flow does, seed {seed}", ""]
-    lines += [f"| flow | usage | {' | '.join(f'g and {name}' for name in _MEASURED)} | its traversal |"]
-    lines += ["|---" * (len(_MEASURED) + 3) + "|"]
+    lines += [f"| flow | usage | {' | '.join(f'g and {name}' for name in shown)} | its traversal |"]
+    lines += ["|---" * (len(shown) + 3) + "|"]
     folder = path.parent / "pictures"
     spread = torch.linspace(0, frames.shape[1] - 1, 6).long()
     z0 = model.encode(frames[0, spread])[0]
@@ -97,8 +98,8 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         rolled = model.decode(model.roll(everyone, k, data.steps).z).sigmoid()
         still = model.decode(everyone).sigmoid()
         # The decoder blurs: its own pictures' background, not that of the frames.
-        words = in_words(measure(rolled, still.median(0).values))
-        cells = [f"{correlation(draw.weights[..., k], measured[name]):+.2f}" for name in _MEASURED]
+        words = in_words(measure(rolled, still.median(0).values, data.camera))
+        cells = [f"{correlation(draw.weights[..., k], measured[name]):+.2f}" for name in shown]
         used = (draw.spikes[..., k] > 0.5).double().mean().item()
         lines.append(f"| {k} | {used:.2f} | {' | '.join(cells)} | {words} |")
         picture = folder / f"{path.name}_flow{k}_seed{seed}"
@@ -107,8 +108,9 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     lines += [
         "",
         "Correlations over all steps of the test snippets. In words: means over the snippets of the traversal.",
-        "Speed, turning and growth are those of what stands out from a still background: where the camera moves,",
-        "pan and change alone mean something.",
+        "The camera rests: speed, turning and growth are those of what stands out from the background."
+        if data.camera == "rests"
+        else "The camera moves: pan, growth and turning are those of the whole picture, moved as one.",
     ]
     return lines, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights)]
 

@@ -27,13 +27,13 @@ class CalMS21Data(VideoData):
         root: Folder with the official files; without one, a simulated stand-in that is made when it is first needed.
         crop: As for `VideoData`; the cage is about as wide as the frame.
         every: Keep only every n-th frame; the official videos have several hundred thousand.
-        others: As for `VideoData`, but `gap` and `title`.
+        others: As for `VideoData`, but `camera`, `gap` and `title`.
     """
 
     source = SOURCE
 
     def __init__(self, root: Path | None = None, *, crop: Crop = "whole", every: int = 2, **others: Any) -> None:
-        super().__init__(root, crop=crop, every=every, gap=0, title=None, **others)
+        super().__init__(root, crop=crop, every=every, camera="rests", gap=0, title=None, **others)
 
     @property
     def name(self) -> str:

@@ -35,15 +35,13 @@ class CityscapesData(VideoData):
     Args:
         root: Folder with the official files; without one, a rendered stand-in that is made when it is first needed.
         decoders: Threads that decode.
-        others: As for `VideoData`, but `every`, `gap` and `title`; no background can be removed.
+        others: As for `VideoData`, but `camera`, `every`, `gap` and `title`; no background can be removed.
     """
 
     source = SOURCE
 
     def __init__(self, root: Path | None = None, *, decoders: int = 2, **others: Any) -> None:
-        if others.get("background", "keep") != "keep":
-            raise ValueError("CityscapesData: expected background='keep', as the camera drives along, got 'remove'.")
-        super().__init__(root, every=1, gap=0, title=None, **others)
+        super().__init__(root, camera="moves", every=1, gap=0, title=None, **others)
         self.decoders = decoders
         self._snippets: dict[Path, list[Path]] = {}
 

@@ -98,6 +98,7 @@ class VideoData(SequenceData):
             is learnt by heart, unless every motion comes in every direction.
         background: `"keep"`, or `"remove"` for a camera at rest: frames then show how much they differ from the median
             of their clip's training part, or of the whole clip if it has none. What moves is left, on black.
+        camera: Whether it `"rests"` or `"moves"`, which says what can be measured in the frames.
         gap: Frames that are left out between two parts; as many as a snippet spans without a number.
         evaluation: Most sequences of a validation or test loader.
         title: What the data are, for captions; the file's name without one.
@@ -114,6 +115,7 @@ class VideoData(SequenceData):
         every: int = 1,
         flips: Flips = "none",
         background: Literal["keep", "remove"] = "keep",
+        camera: Literal["rests", "moves"] = "rests",
         gap: int | None = None,
         evaluation: int = 512,
         title: str | None = None,
@@ -128,7 +130,9 @@ class VideoData(SequenceData):
         self.crop, self.stride, self.every, self.evaluation = crop, stride, every, evaluation
         if background not in ("keep", "remove"):
             raise ValueError(f"{type(self).__name__}: expected background keep or remove, got {background!r}.")
-        self.flips, self.background = flips, background
+        if background == "remove" and camera == "moves":
+            raise ValueError(f"{type(self).__name__}: expected background='keep', as the camera moves, got 'remove'.")
+        self.flips, self.background, self.camera = flips, background, camera
         self.backgrounds: list[np.ndarray] | None = None
         self.title, self._size = title, image_size
         self.gap = stride * self.steps if gap is None else gap
