@@ -167,6 +167,30 @@ def test_tables_have_means_and_spreads_and_name_what_is_missing(tmp_path):
     assert files[2].stat().st_size > 1000
 
 
+def test_a_table_keeps_what_earlier_runs_and_hands_have_written(tmp_path):
+    experiment = Experiment("Two models (ours)", [Row("first", "mnist/vae.yaml"), Row("second", "mnist/tvae.yaml")])
+    runs = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
+    finish(runs[0], figures(0.2))
+    page, table, _ = [*write_table(tmp_path / "table", experiment, "", runs, "quick"), None]
+    page.write_text(page.read_text() + "\n<!-- notes -->\nSeen by eye.\n<!-- end of notes -->\n")
+    elsewhere = [run._replace(runs=tmp_path / "elsewhere") for run in runs]
+    finish(elsewhere[1], figures(0.4))
+    for _ in range(2):
+        text = write_table(tmp_path / "table", experiment, "", elsewhere, "quick")[0].read_text()
+        assert "From an earlier run of this table: first, seed 0." in text
+        assert "Not finished" not in text
+        assert text.index("Seen by eye.") < text.index("## first")
+        assert text.count("Seen by eye.") == 1
+        assert "first,0,scale: relative error,0.2," in table.read_text()
+    # Figures of another configuration are not its own.
+    others = [run._replace(seed=1) for run in elsewhere]
+    finish(others[1], figures(0.4))
+    assert (
+        "Not finished: first, seed 1."
+        in write_table(tmp_path / "table", experiment, "", others, "quick")[0].read_text()
+    )
+
+
 def test_rows_on_different_data_have_tables_of_their_own_factors_and_no_chart(tmp_path):
     experiment = EXPERIMENTS["latent_evolution"]
     planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows[:2]]
@@ -207,8 +231,10 @@ def test_the_figures_of_an_unsupervised_run_have_its_recovery():
         "slab_correlation": [0.5, 0.6],
         "usage": [0.4, 0.5, 0.1],
         "matching": [1, 0],
+        "kind": ["rotational", "potential"],
     }
     flat = columns(figures(0.2, recovery=recovery))
+    assert (flat["scale: rotational"], flat["hue: rotational"]) == (1.0, 0.0)
     assert flat["scale: F1"] == 0.9
     assert flat["hue: speed correlation"] == 0.6
     assert flat["largest surplus usage"] == 0.1

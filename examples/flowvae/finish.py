@@ -52,7 +52,7 @@ def _append(path: Path, heading: str, errors: Errors) -> None:
         for column, numbers in values.items():
             spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
             cells.append(f"{statistics.mean(numbers):.3f}{spread}")
-            rows += [f"{name},{seed},{column},{number:.6g}" for seed, number in enumerate(numbers)]
+            rows += [f"{name},{seed},{column},{number:.6g},," for seed, number in enumerate(numbers)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     with path.with_suffix(".md").open("a") as stream:
         stream.write("\n".join(lines) + "\n")
@@ -71,11 +71,11 @@ def latent_evolution(path: Path, runs: Sequence[Run], command: str) -> list[Path
             continue
         model, data = load_model(run.checkpoint), open_data(run)
         overview = []
+        picture = path.parent / "pictures" / f"evolution_{data_of(run.row)}"
         for k, factor in enumerate(data.factors):
             schedule = superpose([k], data.steps, len(data.factors))
             truth = true_frames(data, schedule, _SAMPLES, seed=k)
             predicted = predict(model, truth[0], schedule)
-            picture = path.parent / "pictures" / f"evolution_{data_of(run.row)}"
             written += save_pictures(picture.with_name(f"{picture.name}_{factor}"), predicted, truth)
             overview.append(torch.cat((predicted[:, 0], truth[:, 0]), -2))
         written += save_pictures(picture, torch.stack(overview, 1))

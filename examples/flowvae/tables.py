@@ -6,7 +6,7 @@ import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -37,7 +37,18 @@ _COMPARED = (
 _FIRST = ("F1", "speed correlation", "relative error", "over re-encoding")
 _SCORES = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 
+# What somebody has written between these lines of a page stays when the page is written again.
+_NOTES = ("<!-- notes -->", "<!-- end of notes -->")
+
 Values = dict[str, list[float]]
+
+
+class Measured(NamedTuple):
+    """The figures of a run, and the name of the data that it was tested on."""
+
+    run: Run
+    data: str
+    figures: dict[str, float]
 
 
 def columns(figures: dict[str, Any]) -> dict[str, float]:
@@ -59,6 +70,8 @@ def columns(figures: dict[str, Any]) -> dict[str, float]:
         surplus = [u for k, u in enumerate(recovery["usage"]) if k not in recovery["matching"]]
         if surplus:
             flat["largest surplus usage"] = max(surplus)
+        for factor, kind in zip(factors, recovery.get("kind", []), strict=False):
+            flat[f"{factor}: rotational"] = float(kind == "rotational")
     flat |= {name.replace("_", " "): v for name, v in figures.get("disentanglement", {}).items() if name in _SCORES}
     flat["seconds"] = figures["seconds"]
     return flat
@@ -72,53 +85,88 @@ def factors_of(figures: dict[str, Any]) -> list[str]:
 def write_table(path: Path, experiment: Experiment, command: str, planned: Sequence[Run], preset: str) -> list[Path]:
     """Write `path` with `.md`, `.csv` and `.png`; what is missing stays out and is named.
 
+    Where a run is not here, but an earlier table has its figures, of the same configuration and seed, they are kept.
+    So is what was written by hand between `<!-- notes -->` and `<!-- end of notes -->`.
+
     Raises:
         SystemExit: If no run is done.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    finished = [(run, figures) for run in planned if (figures := run.results()) is not None]
-    if not finished:
+    measured = _measured(path.with_suffix(".csv"), planned)
+    if not measured:
         raise SystemExit(f"reproduce: no run of {experiment.title!r} finished; see the logs.")
     with path.with_suffix(".csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["row", "seed", "figure", "value"])
-        for run, figures in finished:
-            values = columns(figures).items()
-            writer.writerows([run.row.name, run.seed, name, f"{value:.6g}"] for name, value in values)
+        writer.writerow(["row", "seed", "figure", "value", "run", "data"])
+        for run, data, figures in measured:
+            values = figures.items()
+            name = run.folder.name
+            writer.writerows([run.row.name, run.seed, key, f"{value:.6g}", name, data] for key, value in values)
     found = read_rows(path.with_suffix(".csv"))
     rows: dict[str, Values] = {run.row.name: found.get(run.row.name, {}) for run in planned}
     # Rows on several data sets have different factors.
     alike = len({tuple(row_factors(values)) for values in found.values()}) == 1
     factors = row_factors(next(iter(found.values())))
-    data = sorted({figures["data"] for _, figures in finished})
+    data_names = sorted({data for _, data, _ in measured})
     seeds = sorted({run.seed for run in planned})
     lines = [
         f"# {experiment.title}",
         "",
-        f"Data: {'; '.join(data)}. {_seeds(seeds)}",
+        f"Data: {'; '.join(data_names)}. {_seeds(seeds)}",
         f"Command: `{command}`. PyTorch {torch.__version__.split('+')[0]}, Python {platform.python_version()}, "
         f"{os.cpu_count()} CPU cores, {preset} preset.",
         "",
     ]
-    missing = [f"{run.row.name}, seed {run.seed}" for run in planned if run.results() is None]
-    if missing:
-        lines += [f"Not finished: {'; '.join(missing)}.", ""]
+    known = [run for run, _, _ in measured]
+    for words, runs in (
+        ("Not finished", [run for run in planned if run not in known]),
+        ("From an earlier run of this table", [run for run in known if run.results() is None]),
+    ):
+        if runs:
+            lines += [f"{words}: {'; '.join(f'{run.row.name}, seed {run.seed}' for run in runs)}.", ""]
     drawn = alike and factors and len(found) > 1
     if drawn:
         lines += [f"![Errors of the models]({path.name}.png)", ""]
+    lines += _notes(path.with_suffix(".md"))
     if len(experiment.rows) > 4:
         lines += _comparison(rows, factors)
     else:
         for name, values in rows.items():
             if values:
                 lines += [f"## {name}", "", *_factor_table(values), ""]
-                lines += _kinds([(run, f) for run, f in finished if run.row.name == name], row_factors(values))
     path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
     written = [path.with_suffix(".md"), path.with_suffix(".csv")]
     if drawn:
-        draw_errors(path.with_suffix(".png"), found, factors, "; ".join(data))
+        draw_errors(path.with_suffix(".png"), found, factors, "; ".join(data_names))
         written.append(path.with_suffix(".png"))
     return written
+
+
+def _measured(table: Path, planned: Sequence[Run]) -> list[Measured]:
+    """What is known of the planned runs: from their results, or from an earlier table with the same runs."""
+    earlier: dict[str, tuple[str, dict[str, float]]] = {}
+    if table.exists():
+        with table.open(newline="") as stream:
+            for entry in csv.DictReader(stream):
+                if entry.get("run"):
+                    _, kept = earlier.setdefault(entry["run"], (entry["data"], {}))
+                    kept[entry["figure"]] = float(entry["value"])
+    measured = []
+    for run in planned:
+        if (results := run.results()) is not None:
+            measured.append(Measured(run, results["data"], columns(results)))
+        elif run.folder.name in earlier:
+            measured.append(Measured(run, *earlier[run.folder.name]))
+    return measured
+
+
+def _notes(page: Path) -> list[str]:
+    """The lines of a page that somebody has written, with their marks."""
+    lines = page.read_text().splitlines() if page.exists() else []
+    if not all(mark in lines for mark in _NOTES):
+        return []
+    first, last = (lines.index(mark) for mark in _NOTES)
+    return [*lines[first : last + 1], ""]
 
 
 def row_factors(values: Values) -> list[str]:
@@ -173,17 +221,6 @@ def _factor_table(values: Values) -> list[str]:
     others = [f"{name}: {cell(values, name)}" for name in values if ": " not in name]
     table = [*_markdown(["", *kinds], cells), ""] if factors else []
     return [*table, "; ".join(others) + "."]
-
-
-def _kinds(finished: list[tuple[Run, dict[str, Any]]], factors: list[str]) -> list[str]:
-    """Which kind of flow does what, under double control."""
-    lines = []
-    for run, figures in finished:
-        kinds = figures.get("recovery", {}).get("kind")
-        if kinds:
-            chosen = ", ".join(f"{f} by a {k} flow" for f, k in zip(factors, kinds, strict=True))
-            lines.append(f"- seed {run.seed}: {chosen}")
-    return [*lines, ""] if lines else []
 
 
 def _markdown(header: list[str], cells: dict[str, list[str]]) -> list[str]:
