@@ -114,27 +114,6 @@ def test_speeds_trust_codes_as_far_as_they_have_proved_exact(monkeypatch):
     assert (found - truth).square().sum() < 0.5 * (shrunk - truth).square().sum()
 
 
-@pytest.mark.parametrize("rate_std", [0.0, 0.08])
-def test_speeds_and_rates_are_those_of_the_joint_posterior(rate_std):
-    from flowvae.model import _speeds_and_rates
-
-    torch.manual_seed(0)
-    steps, dim, fields, variance = 4, 6, 3, 0.02
-    moves = torch.randn(steps, 2, dim, fields, dtype=torch.float64) * torch.tensor([1.0, 0.0, 1.0])
-    surplus, precision = torch.randn(steps, 2, dim).double(), torch.rand(steps, 2, dim).double() + 1
-    speeds, rates = _speeds_and_rates(moves, surplus, precision, variance, rate_std**2)
-    for b in range(2):
-        # All speeds, then the rates, which act in every step.
-        design = torch.cat((torch.block_diag(*moves[:, b]), moves[:, b].flatten(0, 1)), 1)
-        prior = torch.cat((torch.full((steps * fields,), variance), torch.full((fields,), max(rate_std**2, 1e-14))))
-        weighted = design.mT * precision[:, b].flatten()
-        joint = torch.linalg.solve(
-            weighted @ design + torch.diag(1 / prior.double()), weighted @ surplus[:, b].flatten()
-        )
-        torch.testing.assert_close(speeds[:, b].flatten(), joint[:-fields])
-        torch.testing.assert_close(rates[b], joint[-fields:], atol=1e-10, rtol=1e-7)
-
-
 def test_small_codes_do_not_make_motion_cheap(monkeypatch):
     from flowvae.model import UnsupervisedFlowVAE
 

@@ -233,7 +233,6 @@ class UnsupervisedFlowVAE(FlowVAE):
             too, as far as they can: a flow helps another out where that is faster than usual.
         settle_from: Share of the training after which the spikes, where there are slabs, stay as they are: a wavering
             one is taken for a low speed. The learning rate then rises again to a half.
-        rate_std: How much the rates differ at which a flow moves the images of different sequences, see `explain`.
         consistency: Weight of the part of the codes' motion that the flows leave unexplained, see `explain`. It keeps
             a flow from doing one thing to some images and another to others.
         consistency_from: Share of the training after which it counts. From the start it would keep a new model from
@@ -262,7 +261,6 @@ class UnsupervisedFlowVAE(FlowVAE):
         slab: bool = False,
         slab_from: float = 0.1,
         settle_from: float = 0.4,
-        rate_std: float = 0.0,
         consistency: float = 0.0,
         consistency_from: float = 0.1,
         on: float = 0.1,
@@ -303,6 +301,11 @@ class UnsupervisedFlowVAE(FlowVAE):
         if slab:
             # How large the codes' errors are in units of their variances; known once the spikes have settled.
             self.register_buffer("noise", torch.ones(()))
+            # The mean of the speeds that an image's codes seem to have, less one.
+            latent, width = self.hparams.latent, self.hparams.width
+            self.usual = nn.Sequential(nn.Linear(latent, width), nn.SiLU(), nn.Linear(width, self.flows.K))
+            nn.init.zeros_(self.usual[-1].weight)
+            nn.init.zeros_(self.usual[-1].bias)
             # A slab begins as the speed that explains how the code moved; the slope of its squashing at 1 is a half.
             head = self.posterior.slab_head.weight.data.view(self.flows.K, 2, -1)
             head.zero_()[:, 0, : self.flows.K] = 2 * torch.eye(self.flows.K)
@@ -346,17 +349,15 @@ class UnsupervisedFlowVAE(FlowVAE):
     def explain(self, frames: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
         r"""The speeds that explain how the codes of frames `[T+1, B, C, H, W]` moved.
 
-        In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_{tk} + \rho_k) y_{tk} v_k(\mu_{t-1}) + \epsilon$ the errors have the
-        variances of both codes times `noise`, and $\delta$ has that of the slabs. Codes are more exact than their
-        variances say, and speeds would be taken for errors; so once the spikes have settled `noise` follows the errors
-        that are seen. $\rho$, of standard deviation `rate_std`, is how much faster than others a flow moves the images
-        of this sequence, in all of its steps: that is no speed.
+        In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k(\mu_{t-1}) + \epsilon$ the errors have the variances of
+        both codes times `noise`, and $\delta$ has that of the slabs. Codes are more exact than their variances say, and
+        speeds would be taken for errors; so once the spikes have settled `noise` follows the errors that are seen.
 
         Returns:
             The posterior mean of $\delta$, `[T, B, K]`, and what that leaves unexplained, `[T, B]`: half the squares of
-            the errors, in units of the codes' variances, and of $\delta$ and $\rho$, in units of their own. Without the
-            latter a flow might move one image less at unit speed than another, and $\delta$ would make up for it. The
-            codes' variances take part in the gradient: else small codes would be cheap, and all would shrink.
+            the errors, in units of the codes' variances, and of $\delta$, in units of its own. Without the latter a
+            flow might move one image less at unit speed than another, and $\delta$ would make up for it. The codes'
+            variances take part in the gradient: else small codes would be cheap, and all would shrink.
         """
         mean, std = self.encode(frames)
         precision = 1 / (std[:-1].square() + std[1:].square())
@@ -368,15 +369,20 @@ class UnsupervisedFlowVAE(FlowVAE):
         if self.prior.slab is None:
             return torch.zeros_like(moves[..., 0, :]), 0.5 * (precision * surplus.square()).sum(-1)
         trusted = precision / self.noise.clone()
-        variance, rate_variance = self.prior.slab.variance, self.hparams.rate_std**2
-        speeds, rates = _speeds_and_rates(moves, surplus, trusted, variance, rate_variance)
-        left = surplus - (moves * (speeds + rates)[..., None, :]).sum(-1)
-        if self.training and training_progress(self) >= self.hparams.settle_from:
+        gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, trusted, moves)
+        gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
+        speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, trusted, surplus))
+        left = surplus - (moves * speeds[..., None, :]).sum(-1)
+        surprise = 0.5 * ((precision * left.square()).sum(-1) + speeds.square().sum(-1) / self.prior.slab.variance)
+        if training_progress(self) < self.hparams.settle_from:
+            return speeds, surprise
+        # A flow moves some images faster than others, yet speeds know nothing of images: what is usual is no speed.
+        used = on.unflatten(-1, (-1, self.flows.K)).amax(-2)
+        usual = used * self.usual(before.detach())
+        if self.training:
             self.noise.lerp_((precision * left.square()).mean().detach(), 0.01)
-        surprise = (precision * left.square()).sum(-1) + speeds.square().sum(-1) / variance
-        if rate_variance:
-            surprise = surprise + rates.square().sum(-1) / (rate_variance * len(spikes))
-        return speeds, 0.5 * surprise
+            surprise = surprise + (usual - speeds.detach()).square().sum(-1)
+        return speeds - usual.detach(), surprise
 
     def learning_rate(self, progress: float) -> float:
         """With slabs, one decay for each stage."""
@@ -391,28 +397,6 @@ class UnsupervisedFlowVAE(FlowVAE):
         rates = list(self.prior.parameters())
         choosing = [*self.pair_network.parameters(), *self.posterior.parameters()]
         return parameter_groups(self, (choosing, self.lr * self.hparams.posterior_lr), (rates, self.hparams.rates_lr))
-
-
-def _speeds_and_rates(
-    moves: Tensor, surplus: Tensor, precision: Tensor, variance: Tensor, rate_variance: float
-) -> tuple[Tensor, Tensor]:
-    r"""Posterior means of the speeds $\delta$, `[T, B, K]`, and rates $\rho$, `[B, K]`, that explain how codes moved.
-
-    $\text{surplus}_t = \sum_k (\delta_{tk} + \rho_k) \, \text{moves}_{tk} + \epsilon_t$. Speeds and rates are normal
-    with the given variances, the errors with that precision. Integrating $\delta$ out leaves one linear system of size
-    K for the rates of a sequence, and then one for the speeds of each step.
-    """
-    gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, precision, moves)
-    along = torch.einsum("tbdk,tbd,tbd->tbk", moves, precision, surplus)
-    identity = torch.eye(gram.shape[-1], device=gram.device)
-    given_rates = gram + identity / variance
-    if not rate_variance:
-        return torch.linalg.solve(given_rates, along), torch.zeros_like(along[0])
-    solved = torch.linalg.solve(given_rates, torch.cat((gram, along[..., None]), -1))
-    left = torch.cat((gram, along[..., None]), -1) - gram @ solved
-    total = left.sum(0)
-    rates = torch.linalg.solve(total[..., :-1] + identity / rate_variance, total[..., -1])
-    return solved[..., -1] - (solved[..., :-1] @ rates[..., None])[..., 0], rates
 
 
 def anneal(start: float, end: float, progress: float) -> float:
