@@ -30,7 +30,7 @@ def split(controls: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     if controls is None:
         return None, None
     samples = controls.reshape(-1, *controls.shape[-2:]).permute(1, 2, 0).contiguous()
-    return samples[:, :1], samples[:, -1:]
+    return (samples, samples) if samples.shape[1] == 1 else (samples[:, :1], samples[:, 1:])
 
 
 class _SamplesFirst(torch.autograd.Function):

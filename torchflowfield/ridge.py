@@ -119,8 +119,8 @@ class RidgeSnapshot(NamedTuple):
             return slope_rate.new_zeros(slope_rate[:, 0].shape)
         return (columns(self.amplitude * self.norm2, batch) * slope_rate).sum(1)
 
-    def _mixed_laplacian(self, slope_rate: Tensor, controls: Tensor | None, batch: torch.Size) -> Tensor:
-        laplacians, gradient = self._laplacians(slope_rate, batch), split(controls)[0]
+    def _mixed_laplacian(self, slope_rate: Tensor, gradient: Tensor | None, batch: torch.Size) -> Tensor:
+        laplacians = self._laplacians(slope_rate, batch)
         return (laplacians if gradient is None else gradient[:, 0] * laplacians).sum(0).reshape(batch)
 
     def _time_derivative(self, value: Tensor | None, slope: Tensor, batch: torch.Size) -> Tensor:
@@ -158,7 +158,7 @@ class RidgeSnapshot(NamedTuple):
             velocity = velocity + turned.reshape(z.shape)
         return Evaluation(
             velocity,
-            self._mixed_laplacian(slope_rate, controls, batch),
+            self._mixed_laplacian(slope_rate, gradient, batch),
             rows(self._time_derivative(value, slope, batch), batch),
             rows(torch.linalg.vecdot(gradients, gradients, dim=1), batch),
         )
@@ -178,11 +178,11 @@ class RidgeSnapshot(NamedTuple):
             velocity = self.velocity(z, controls)
             return velocity, velocity.new_zeros(batch)
         slope, slope_rate, _ = activate(self.activation, self._preactivation(z), value=False)
-        return self._mixed(slope, controls, batch), self._mixed_laplacian(slope_rate, controls, batch)
+        return self._mixed(slope, controls, batch), self._mixed_laplacian(slope_rate, split(controls)[0], batch)
 
     def divergence(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Divergence `[*]` of the mixture, without its velocity."""
-        return self._mixed_laplacian(self._slope_rate(z), controls, z.shape[:-1])
+        return self._mixed_laplacian(self._slope_rate(z), split(controls)[0], z.shape[:-1])
 
     def _slope_rate(self, z: Tensor) -> Tensor:
         return ACTIVATIONS[self.activation].second(self._preactivation(z))

@@ -163,12 +163,14 @@ class ODEStepper(nn.Module):
         points = tableau.resolution * substeps
         # Everything that depends on time alone is computed once, for the whole grid.
         times = start + torch.arange(steps * points + 1, dtype=z.dtype, device=z.device) / points
-        grid = self.bank.stack.on_grid(times, context, z.ndim - 1)
+        # Forwards, no stage of the last step need reach its end.
+        last = len(times) - 1 if not (reverse or adaptive) and max(tableau.nodes) < 1 else len(times)
+        grid = self.bank.stack.on_grid(times[: max(1, last)], context, z.ndim - 1)
         if selection is not None:
             grid = grid.select(*selection)
         if not record or reverse or substeps * len(tableau.nodes) > 1:
             grid = grid.folded()
-        instants = grid.unbind(len(times))
+        instants = grid.unbind(max(1, last))
         mixtures = controls.unbind(0) if selection is None else [None] * steps
 
         log_det = z.new_zeros(z.shape[:-1])
