@@ -248,8 +248,9 @@ class UnsupervisedFlowVAE(FlowVAE):
         posterior_lr: Learning rate of the posterior of spikes and slabs, as a share of that of the rest. One that
             learns as fast decides before there are flows to choose from, for good, and by content.
         shuffle: How the posterior sees sequences in training, so that it cannot divide a transformation between flows
-            by content: `"views"`, turned and with their colours exchanged; `"colors"`, the latter alone, for scenes
-            with an up and a down; `"none"`, as they are.
+            by content: `"views"`, turned and with their colours exchanged; `"hues"`, turned and with their colours
+            turned round the circle by any angle; `"colors"`, exchanged alone, for scenes with an up and a down;
+            `"none"`, as they are.
         **shared: Arguments of `FlowVAE`.
     """
 
@@ -272,7 +273,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         spike_warmup: float = 0.4,
         rates_lr: float = 1e-2,
         posterior_lr: float = 1.0,
-        shuffle: Literal["views", "colors", "none"] = "views",
+        shuffle: Literal["views", "hues", "colors", "none"] = "views",
         **shared,
     ) -> None:
         super().__init__(**shared)
@@ -301,11 +302,6 @@ class UnsupervisedFlowVAE(FlowVAE):
         if slab:
             # How large the codes' errors are in units of their variances; known once the spikes have settled.
             self.register_buffer("noise", torch.ones(()))
-            # The mean of the speeds that an image's codes seem to have, less one.
-            latent, width = self.hparams.latent, self.hparams.width
-            self.usual = nn.Sequential(nn.Linear(latent, width), nn.SiLU(), nn.Linear(width, self.flows.K))
-            nn.init.zeros_(self.usual[-1].weight)
-            nn.init.zeros_(self.usual[-1].bias)
             # A slab begins as the speed that explains how the code moved; the slope of its squashing at 1 is a half.
             head = self.posterior.slab_head.weight.data.view(self.flows.K, 2, -1)
             head.zero_()[:, 0, : self.flows.K] = 2 * torch.eye(self.flows.K)
@@ -333,8 +329,9 @@ class UnsupervisedFlowVAE(FlowVAE):
     def _infer(self, frames: Tensor, progress: float) -> tuple[SpikeSlab, Tensor | None]:
         """The draw, and what its speeds leave unexplained if it has slabs."""
         settled = self.hparams.slab and progress >= self.hparams.settle_from
-        shuffle = self.training and self.hparams.shuffle != "none" and not settled
-        seen = shuffle_views(frames, mirror=False, turn=self.hparams.shuffle == "views") if shuffle else frames
+        seen, kind = frames, self.hparams.shuffle
+        if self.training and kind != "none" and not settled:
+            seen = shuffle_views(frames, mirror=False, turn=kind != "colors", any_hue=kind == "hues")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
             with self._precision(frames):
                 features = pair_features(self.pair_network, 3 * seen).float()
@@ -374,15 +371,9 @@ class UnsupervisedFlowVAE(FlowVAE):
         speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, trusted, surplus))
         left = surplus - (moves * speeds[..., None, :]).sum(-1)
         surprise = 0.5 * ((precision * left.square()).sum(-1) + speeds.square().sum(-1) / self.prior.slab.variance)
-        if training_progress(self) < self.hparams.settle_from:
-            return speeds, surprise
-        # A flow moves some images faster than others, yet speeds know nothing of images: what is usual is no speed.
-        used = on.unflatten(-1, (-1, self.flows.K)).amax(-2)
-        usual = used * self.usual(before.detach())
-        if self.training:
+        if self.training and training_progress(self) >= self.hparams.settle_from:
             self.noise.lerp_((precision * left.square()).mean().detach(), 0.01)
-            surprise = surprise + (usual - speeds.detach()).square().sum(-1)
-        return speeds - usual.detach(), surprise
+        return speeds, surprise
 
     def learning_rate(self, progress: float) -> float:
         """With slabs, one decay for each stage."""

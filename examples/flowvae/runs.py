@@ -21,7 +21,7 @@ _NEWEST_FIGURE = "needs_labels"
 # glibc gives freed memory back after every step, and every page then faults again: a fifth of the time of a step.
 _ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 29), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
 # Raised when the training of these models changes without their configurations.
-_VERSIONS = {"unsupervised": 3, "unsupervised_slab": 4}
+_VERSIONS = {"unsupervised": 3}
 
 
 class Run(NamedTuple):
