@@ -237,6 +237,7 @@ class UnsupervisedFlowVAE(FlowVAE):
             a flow from doing one thing to some images and another to others.
         consistency_from: Share of the training after which it counts. From the start it would keep a new model from
             learning to reconstruct.
+        consistent_spikes: Let it tell the spikes too: one that is missing leaves motion unexplained.
         on: Prior probability of a first spike.
         keep: Prior probability that a spike keeps its value.
         learn_rates: Learn the prior's rates of every control, so that surplus flows die out.
@@ -264,6 +265,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         settle_from: float = 0.4,
         consistency: float = 0.0,
         consistency_from: float = 0.1,
+        consistent_spikes: bool = False,
         on: float = 0.1,
         keep: float = 0.9,
         learn_rates: bool = False,
@@ -359,6 +361,8 @@ class UnsupervisedFlowVAE(FlowVAE):
         mean, std = self.encode(frames)
         precision = 1 / (std[:-1].square() + std[1:].square())
         on, before = (spikes > 0.5).to(mean), mean[:-1]
+        if self.hparams.consistent_spikes:
+            on = on + (spikes - spikes.detach())
         time = torch.arange(1.0, len(frames), device=before.device)[:, None].expand(before.shape[:-1])
         moves = [on[..., k : k + 1] * self.flows.bind(k)(time, before) for k in range(self.flows.num_controls)]
         moves = torch.stack(moves, -1).unflatten(-1, (-1, self.flows.K)).sum(-2)
