@@ -1,4 +1,3 @@
-import math
 import os
 import signal
 import sys
@@ -125,33 +124,6 @@ def test_small_codes_do_not_make_motion_cheap(monkeypatch):
     cost = model.explain(torch.zeros(3, 5, 3, 28, 28), torch.zeros(2, 5, 3))[1].sum()
     (slope,) = torch.autograd.grad(cost, size)
     assert abs(slope) < 1e-3 * cost
-
-
-def test_colours_turn_about_grey_and_all_frames_of_a_sequence_alike():
-    from flowvae.data.transforms import hue_to_rgb
-    from flowvae.networks import shuffle_views, turn_colors
-
-    red, green, blue = torch.eye(3)
-    torch.testing.assert_close(turn_colors(2 * math.pi / 3) @ red, green, atol=1e-6, rtol=0)
-    torch.testing.assert_close(turn_colors(4 * math.pi / 3) @ red, blue, atol=1e-6, rtol=0)
-    turned = turn_colors(0.7)
-    torch.testing.assert_close(turned @ turned.T, torch.eye(3))
-    torch.testing.assert_close(turned @ torch.ones(3), torch.ones(3))
-
-    torch.manual_seed(0)
-    still = hue_to_rgb(torch.rand(16))[None, :, :, None, None].expand(4, -1, -1, 2, 2)
-    views = shuffle_views(still, mirror=False, any_hue=True)
-    assert (views == views[:1]).all()
-    angles = [(angle_of(views[0]) - angle_of(still[0]))[k].item() for k in range(0, 16, 2)]
-    # No third of the circle alone, as colours that change places give.
-    assert len({round(math.sin(3 * angle), 3) for angle in angles}) == 8
-    places = shuffle_views(still, mirror=False)
-    assert (torch.sin(3 * (angle_of(places[0]) - angle_of(still[0]))).abs() < 1e-4).all()
-
-
-def angle_of(colours):
-    red, green, blue = colours[..., 0, 0].unbind(-1)
-    return torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue)
 
 
 def test_the_posterior_may_learn_more_slowly():

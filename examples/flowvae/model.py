@@ -237,7 +237,6 @@ class UnsupervisedFlowVAE(FlowVAE):
             a flow from doing one thing to some images and another to others.
         consistency_from: Share of the training after which it counts. From the start it would keep a new model from
             learning to reconstruct.
-        consistent_spikes: Let it tell the spikes too: one that is missing leaves motion unexplained.
         on: Prior probability of a first spike.
         keep: Prior probability that a spike keeps its value.
         learn_rates: Learn the prior's rates of every control, so that surplus flows die out.
@@ -249,9 +248,8 @@ class UnsupervisedFlowVAE(FlowVAE):
         posterior_lr: Learning rate of the posterior of spikes and slabs, as a share of that of the rest. One that
             learns as fast decides before there are flows to choose from, for good, and by content.
         shuffle: How the posterior sees sequences in training, so that it cannot divide a transformation between flows
-            by content: `"views"`, turned and with their colours exchanged; `"hues"`, turned and with their colours
-            turned round the circle by any angle; `"colors"`, exchanged alone, for scenes with an up and a down;
-            `"none"`, as they are.
+            by content: `"views"`, turned and with their colours exchanged; `"colors"`, the latter alone, for scenes
+            with an up and a down; `"none"`, as they are.
         **shared: Arguments of `FlowVAE`.
     """
 
@@ -265,7 +263,6 @@ class UnsupervisedFlowVAE(FlowVAE):
         settle_from: float = 0.4,
         consistency: float = 0.0,
         consistency_from: float = 0.1,
-        consistent_spikes: bool = False,
         on: float = 0.1,
         keep: float = 0.9,
         learn_rates: bool = False,
@@ -275,7 +272,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         spike_warmup: float = 0.4,
         rates_lr: float = 1e-2,
         posterior_lr: float = 1.0,
-        shuffle: Literal["views", "hues", "colors", "none"] = "views",
+        shuffle: Literal["views", "colors", "none"] = "views",
         **shared,
     ) -> None:
         super().__init__(**shared)
@@ -331,9 +328,8 @@ class UnsupervisedFlowVAE(FlowVAE):
     def _infer(self, frames: Tensor, progress: float) -> tuple[SpikeSlab, Tensor | None]:
         """The draw, and what its speeds leave unexplained if it has slabs."""
         settled = self.hparams.slab and progress >= self.hparams.settle_from
-        seen, kind = frames, self.hparams.shuffle
-        if self.training and kind != "none" and not settled:
-            seen = shuffle_views(frames, mirror=False, turn=kind != "colors", any_hue=kind == "hues")
+        shuffle = self.training and self.hparams.shuffle != "none" and not settled
+        seen = shuffle_views(frames, mirror=False, turn=self.hparams.shuffle == "views") if shuffle else frames
         with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
             with self._precision(frames):
                 features = pair_features(self.pair_network, 3 * seen).float()
@@ -361,8 +357,6 @@ class UnsupervisedFlowVAE(FlowVAE):
         mean, std = self.encode(frames)
         precision = 1 / (std[:-1].square() + std[1:].square())
         on, before = (spikes > 0.5).to(mean), mean[:-1]
-        if self.hparams.consistent_spikes:
-            on = on + (spikes - spikes.detach())
         time = torch.arange(1.0, len(frames), device=before.device)[:, None].expand(before.shape[:-1])
         moves = [on[..., k : k + 1] * self.flows.bind(k)(time, before) for k in range(self.flows.num_controls)]
         moves = torch.stack(moves, -1).unflatten(-1, (-1, self.flows.K)).sum(-2)

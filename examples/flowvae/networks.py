@@ -1,7 +1,5 @@
 """Encoders, decoders and what looks at frames to tell the transformation, in a quick and a published size."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -165,29 +163,20 @@ def make_sequence_network(
     return network
 
 
-def shuffle_views(frames: Tensor, *, mirror: bool = True, turn: bool = True, any_hue: bool = False) -> Tensor:
+def shuffle_views(frames: Tensor, *, mirror: bool = True, turn: bool = True) -> Tensor:
     """Turn and recolour sequences `[T+1, B, 3, H, W]`, all frames of one alike, each group of them differently.
 
     What kind of motion a sequence shows does not change under these, whatever the content. With `mirror` the views are
     mirrored and the order of the colours reversed too, which keeps the kind of motion but not its direction; without
-    `turn` they stay upright; with `any_hue` the colours turn about grey by any angle instead of changing places.
+    `turn` they stay upright.
     """
     groups = []
     for group in frames.chunk(8, dim=1):
-        if any_hue:
-            group = torch.einsum("dc,tbchw->tbdhw", turn_colors(2 * math.pi * float(torch.rand(()))).to(group), group)
-        else:
-            colours = torch.randperm(3) if mirror else (torch.arange(3) + torch.randint(3, ())) % 3
-            group = group[:, :, colours.to(frames.device)]
+        colours = torch.randperm(3) if mirror else (torch.arange(3) + torch.randint(3, ())) % 3
+        group = group[:, :, colours.to(frames.device)]
         group = torch.rot90(group, int(torch.randint(4, ())), (-2, -1)) if turn else group
         groups.append(group.flip(-1) if mirror and torch.rand(()) < 0.5 else group)
     return torch.cat(groups, 1)
-
-
-def turn_colors(angle: float) -> Tensor:
-    """Matrix `[3, 3]` that turns colours about the axis of greys; a third of a turn makes red green."""
-    shares = [(1 + 2 * math.cos(angle - 2 * math.pi * k / 3)) / 3 for k in range(3)]
-    return torch.tensor([[shares[(row - column) % 3] for column in range(3)] for row in range(3)])
 
 
 def pair_features(network: nn.Module, frames: Tensor) -> Tensor:
