@@ -40,6 +40,14 @@ def _softplus(a: Tensor) -> Tensor:
     return F.softplus(a, threshold=40.0)
 
 
+def _tanh(a: Tensor) -> Tensor:
+    # PyTorch's tanh takes three to four times as long as its sigmoid on a CPU. The error is of the order of that of a
+    # sum of numbers of size 1, as `a` is one; half precisions would lose small slopes.
+    if a.is_cpu and a.dtype.itemsize >= 4 and not torch.compiler.is_exporting():
+        return torch.rsub(torch.sigmoid(-2 * a), 1, alpha=2)
+    return torch.tanh(a)
+
+
 def _one_minus_square(slope: Tensor) -> Tensor:
     return torch.addcmul(slope.new_ones(()), slope, slope, value=-1)
 
@@ -47,7 +55,7 @@ def _one_minus_square(slope: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, Activation] = {
     "logcosh": Activation(
         lambda a: torch.add(-math.log(2) - a, F.softplus(a, 2.0, 40.0), alpha=2),
-        torch.tanh,
+        _tanh,
         lambda a, slope: _one_minus_square(slope),
         lambda slope, rate: -2 * slope * rate,
         True,

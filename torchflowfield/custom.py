@@ -92,7 +92,8 @@ class FieldSnapshot(NamedTuple):
         """Velocity, divergence and what the losses need."""
         jet = self.jet(z)
         mixed = _mix(jet.velocity, controls, 1), _mix(jet.laplacian, controls, 0)
-        return Evaluation(*mixed, jet.time_derivative, jet.gradient.square().sum(-1))
+        norm2 = jet.gradient.square().sum(-1)
+        return Evaluation(*mixed, jet.time_derivative.movedim(-1, 0), norm2.movedim(-1, 0))
 
     def gradient_norm2(self, z: Tensor) -> Tensor:
         r"""$\|\nabla u_k\|^2$ of every field, zero for fields without a potential."""

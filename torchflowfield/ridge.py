@@ -16,7 +16,7 @@ from torchflowfield.layout import columns, rows, split
 
 
 class Evaluation(NamedTuple):
-    """A mixture of fields at one time: `velocity [*, D]`, its `divergence [*]`, and per field what losses need."""
+    """A mixture of fields at one time: `velocity [*, D]`, its `divergence [*]`, and of each field, `[K, *]`, the rest."""
 
     velocity: Tensor
     divergence: Tensor
@@ -147,8 +147,8 @@ class RidgeSnapshot(NamedTuple):
         batch, timed = z.shape[:-1], self.amplitude_rate is not None
         slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=timed)
         if self.amplitude is None:
-            none = slope.new_zeros(*batch, len(slope))
-            return Evaluation(self._mixed(slope, controls, batch), none.sum(-1), none, none)
+            none = slope.new_zeros(len(slope), *batch)
+            return Evaluation(self._mixed(slope, controls, batch), none.sum(0), none, none)
         gradients = self._gradients(slope, batch)
         gradient, turn = split(controls)
         velocity = rows((gradients if gradient is None else gradient * gradients).sum(0), batch)
@@ -159,8 +159,8 @@ class RidgeSnapshot(NamedTuple):
         return Evaluation(
             velocity,
             self._mixed_laplacian(slope_rate, gradient, batch),
-            rows(self._time_derivative(value, slope, batch), batch),
-            rows(torch.linalg.vecdot(gradients, gradients, dim=1), batch),
+            self._time_derivative(value, slope, batch).reshape(-1, *batch),
+            torch.linalg.vecdot(gradients, gradients, dim=1).reshape(-1, *batch),
         )
 
     def gradient_norm2(self, z: Tensor) -> Tensor:

@@ -206,12 +206,13 @@ class ODEStepper(nn.Module):
         if not record:
             return path
         parts = controls if selection is None else controls[..., selection.field : selection.field + 1, :]
-        active = (parts.flip(0) if reverse else parts)[..., 0] != 0
+        # In memory as `[T, F, *]`, as the records are: their losses then read and write along the samples.
+        active = (parts.flip(0) if reverse else parts)[..., 0].movedim(-1, 1).contiguous() != 0
         return path._replace(
-            active=active,
-            time_derivative=_stack([r.time_derivative for r in records], active, z),
-            gradient_norm2=_stack([r.gradient_norm2 for r in records], active, z),
-            initial_norm2=records[0].gradient_norm2
+            active=active.movedim(1, -1),
+            time_derivative=_stack([r.time_derivative for r in records], active, z).movedim(1, -1),
+            gradient_norm2=_stack([r.gradient_norm2 for r in records], active, z).movedim(1, -1),
+            initial_norm2=records[0].gradient_norm2.movedim(0, -1)
             if at_zero
             else self._initial_norm2(frames[-1 if reverse else 0], start, context, selection),
             kinetic=0.5 * _stack([r.velocity for r in records], z.expand(steps, *z.shape), z).square().sum(-1),
