@@ -77,8 +77,8 @@ class Recovery(NamedTuple):
     """What inferred coefficients recover of the true ones.
 
     Attributes:
-        matching: The control matched to each true factor, `[F]`.
-        f1: F1 of its spikes against the factor's switches, `[F]`.
+        matching: The control matched to each true factor, `[F]`; -1 where there are fewer controls than factors.
+        f1: F1 of its spikes against the factor's switches, `[F]`; 0 without a control.
         slab_correlation: Correlation of its slabs with the true speeds while both are on, `[F]`; NaN if unknown.
         confusion: F1 of every control for every factor, `[controls, F]`.
     """
@@ -104,7 +104,7 @@ def transformation_recovery(
         true_speeds: True speed of every factor.
 
     Raises:
-        ValueError: If the numbers of steps differ, or there are fewer controls than factors.
+        ValueError: If the numbers of steps differ.
 
     Reference:
         Song et al., Unsupervised Representation Learning from Sparse Transformation Analysis, arXiv 2410.05564.
@@ -116,18 +116,15 @@ def transformation_recovery(
             f"transformation_recovery: expected the same steps, got {tuple(spikes.shape)} and "
             f"{tuple(true_spikes.shape)}."
         )
-    if spikes.shape[-1] < true_spikes.shape[-1]:
-        raise ValueError(
-            f"transformation_recovery: expected at least as many controls as factors, got {spikes.shape[-1]} for "
-            f"{true_spikes.shape[-1]}."
-        )
     inferred = (spikes > 0.5).flatten(0, -2).double()
     true = (true_spikes > 0.5).flatten(0, -2).double()
     both = inferred.mT @ true
     confusion = 2 * both / (inferred.sum(0)[:, None] + true.sum(0)).clamp(min=1)
     factors, controls = linear_sum_assignment(confusion.mT.cpu().numpy(), maximize=True)
-    matching = torch.as_tensor(controls)
-    f1 = confusion.cpu()[matching, torch.as_tensor(factors)]
+    matching = torch.full((true.shape[-1],), -1)
+    matching[factors] = torch.as_tensor(controls)
+    f1 = torch.zeros(true.shape[-1], dtype=confusion.dtype)
+    f1[factors] = confusion.cpu()[controls, factors]
     correlation = torch.full_like(f1, torch.nan)
     if slabs is not None and true_speeds is not None:
         speeds, guesses = true_speeds.flatten(0, -2), slabs.flatten(0, -2)

@@ -123,7 +123,7 @@ class Evaluation:
         kind = {}
         if self.model.flows.control == "double":
             names = ("potential", "rotational")
-            kind = {"kind": [names[int(k) // self.model.flows.K] for k in found.matching]}
+            kind = {"kind": [names[k // self.model.flows.K] if k >= 0 else "none" for k in found.matching.tolist()]}
         return {
             "f1": found.f1.tolist(),
             "mean_f1": found.f1.mean().item(),
