@@ -16,7 +16,7 @@ from torchflowfield.layout import columns, rows, split
 
 
 class Evaluation(NamedTuple):
-    """A mixture of fields at one time: `velocity [*, D]`, its `divergence [*]`, and of each field, `[K, *]`, the rest."""
+    """A mixture of fields at one time: `velocity [*, D]`, its `divergence [*]`; the rest for each field, `[K, *]`."""
 
     velocity: Tensor
     divergence: Tensor

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from torchflowfield import DynamicOTLoss, FlowBank, ODEStepper
+from torchflowfield.activations import ACTIVATIONS
+
+profile_slope = ACTIVATIONS["logcosh"].first
 
 
 class Case:
@@ -100,18 +103,17 @@ class Case:
     def products(self, activation: bool) -> Callable[[], None]:
         """Two products forwards and four backwards, batched over K; with one evaluation of φ and φ' on request."""
         z, weight = self.z.expand(self.K, self.B, self.D), self.bank.stack.weight.detach()
-        slope = torch.randn(self.K, self.B, self.D, device=z.device)
+        units = torch.randn(self.K, self.B, self.D, device=z.device)
 
         def run() -> None:
             a = torch.bmm(z, weight.mT)
             if activation:
-                torch.tanh(a)
-                torch.nn.functional.softplus(a, 2.0, 40.0)
-            torch.bmm(slope, weight)
-            torch.bmm(slope, weight.mT)
-            torch.bmm(slope.mT, slope)
-            torch.bmm(slope.mT, z)
-            torch.bmm(slope, weight)
+                a.abs() - torch.log1p(profile_slope(a).abs())
+            torch.bmm(units, weight)
+            torch.bmm(units, weight.mT)
+            torch.bmm(units.mT, units)
+            torch.bmm(units.mT, z)
+            torch.bmm(units, weight)
 
         return run
 
