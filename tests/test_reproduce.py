@@ -167,7 +167,7 @@ def test_tables_have_means_and_spreads_and_name_what_is_missing(tmp_path):
     assert files[2].stat().st_size > 1000
 
 
-def test_a_table_keeps_what_earlier_runs_and_hands_have_written(tmp_path):
+def test_a_table_keeps_what_other_runs_and_hands_have_written(tmp_path):
     experiment = Experiment("Two models (ours)", [Row("first", "mnist/vae.yaml"), Row("second", "mnist/tvae.yaml")])
     runs = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
     finish(runs[0], figures(0.2))
@@ -177,11 +177,15 @@ def test_a_table_keeps_what_earlier_runs_and_hands_have_written(tmp_path):
     finish(elsewhere[1], figures(0.4))
     for _ in range(2):
         text = write_table(tmp_path / "table", experiment, "", elsewhere, "quick")[0].read_text()
-        assert "From an earlier run of this table: first, seed 0." in text
+        assert "From an earlier run: first, seed 0." in text
         assert "Not finished" not in text
         assert text.index("Seen by eye.") < text.index("## first")
         assert text.count("Seen by eye.") == 1
         assert "first,0,scale: relative error,0.2," in table.read_text()
+    # The table of another experiment may have the same run.
+    alone = Experiment("One model (ours)", experiment.rows[:1])
+    text = write_table(tmp_path / "other", alone, "", elsewhere[:1], "quick")[0].read_text()
+    assert "From an earlier run: first, seed 0." in text
     # Figures of another configuration are not its own.
     others = [run._replace(seed=1) for run in elsewhere]
     finish(others[1], figures(0.4))

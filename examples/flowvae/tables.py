@@ -85,8 +85,8 @@ def factors_of(figures: dict[str, Any]) -> list[str]:
 def write_table(path: Path, experiment: Experiment, command: str, planned: Sequence[Run], preset: str) -> list[Path]:
     """Write `path` with `.md`, `.csv` and `.png`; what is missing stays out and is named.
 
-    Where a run is not here, but an earlier table has its figures, of the same configuration and seed, they are kept.
-    So is what was written by hand between `<!-- notes -->` and `<!-- end of notes -->`.
+    Where a run is not here, but a table beside this one has its figures, of the same configuration and seed, they are
+    kept. So is what was written by hand between `<!-- notes -->` and `<!-- end of notes -->`.
 
     Raises:
         SystemExit: If no run is done.
@@ -120,7 +120,7 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     known = [run for run, _, _ in measured]
     for words, runs in (
         ("Not finished", [run for run in planned if run not in known]),
-        ("From an earlier run of this table", [run for run in known if run.results() is None]),
+        ("From an earlier run", [run for run in known if run.results() is None]),
     ):
         if runs:
             lines += [f"{words}: {'; '.join(f'{run.row.name}, seed {run.seed}' for run in runs)}.", ""]
@@ -143,10 +143,11 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
 
 
 def _measured(table: Path, planned: Sequence[Run]) -> list[Measured]:
-    """What is known of the planned runs: from their results, or from an earlier table with the same runs."""
+    """What is known of the planned runs: from their results, or from this and other tables with the same runs."""
     earlier: dict[str, tuple[str, dict[str, float]]] = {}
-    if table.exists():
-        with table.open(newline="") as stream:
+    others = sorted(other for other in table.parent.glob("*.csv") if other != table)
+    for file in [*others, table] if table.exists() else others:
+        with file.open(newline="") as stream:
             for entry in csv.DictReader(stream):
                 if entry.get("run"):
                     _, kept = earlier.setdefault(entry["run"], (entry["data"], {}))
