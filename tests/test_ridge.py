@@ -24,5 +24,5 @@ def test_evaluate_gives_what_the_separate_methods_give():
         velocity, divergence = snapshot.velocity_and_divergence(z, mixture)
         close(velocity, evaluation.velocity)
         close(divergence, evaluation.divergence)
-        close(evaluation.time_derivative, jet.time_derivative)
-        close(evaluation.gradient_norm2, jet.gradient.square().sum(-1))
+        close(evaluation.time_derivative.movedim(0, -1), jet.time_derivative)
+        close(evaluation.gradient_norm2.movedim(0, -1), jet.gradient.square().sum(-1))

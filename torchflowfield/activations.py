@@ -35,6 +35,10 @@ class Activation(NamedTuple):
         return self.rate(a, self.first(a))
 
 
+# PyTorch 2.6 cannot tell an export from other compilations; what an export needs is right for them too.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
 def _softplus(a: Tensor) -> Tensor:
     # The default threshold of 20 would cost 2e-9, far more than the precision of float64.
     return F.softplus(a, threshold=40.0)
@@ -43,7 +47,7 @@ def _softplus(a: Tensor) -> Tensor:
 def _tanh(a: Tensor) -> Tensor:
     # PyTorch's tanh takes three to four times as long as its sigmoid on a CPU. The error is of the order of that of a
     # sum of numbers of size 1, as `a` is one; half precisions would lose small slopes.
-    if a.is_cpu and a.dtype.itemsize >= 4 and not torch.compiler.is_exporting():
+    if a.is_cpu and a.dtype.itemsize >= 4 and not _is_exporting():
         return torch.rsub(torch.sigmoid(-2 * a), 1, alpha=2)
     return torch.tanh(a)
 
@@ -90,7 +94,7 @@ def _facts(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
         return slope, rate
     # log cosh a = |a| - log(1 + |tanh a|) shares the tanh. Differentiated twice at a = 0 it fails: neither `_Facts` nor
     # compiled code is, but an exported graph may be.
-    if name == "logcosh" and not torch.compiler.is_exporting():
+    if name == "logcosh" and not _is_exporting():
         return slope, rate, a.abs() - torch.log1p(slope.abs())
     return slope, rate, phi.value(a)
 
