@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import runpy
@@ -264,3 +265,12 @@ def test_every_command_of_the_texts_exists(command):
     assert all((ROOT / word).exists() for word in rest if word.startswith("examples/"))
     if first == "examples/reproduce.py" and rest and rest[0][0].islower():
         assert f'"{rest[0]}":' in (ROOT / "examples" / "flowvae" / "experiments.py").read_text()
+
+
+def test_tables_of_performance_are_those_that_were_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "figures"))
+    page = (ROOT / "docs" / "performance.md").read_text()
+    written = runpy.run_path(str(ROOT / "docs" / "figures" / "benchmark.py"))["write"]
+    measured = json.loads((ROOT / "docs" / "results" / "benchmark.json").read_text())
+    assert page.count("<!-- table: ") == 8
+    assert written(page, measured) == page

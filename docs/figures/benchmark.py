@@ -1,10 +1,11 @@
-"""The plots of the performance page, from the times that the benchmark measured.
+"""The tables and plots of the performance page, from the times that the benchmark measured.
 
 python examples/benchmark --output docs/results
 python docs/figures/benchmark.py
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,94 @@ from style import FOLDER
 _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT / "examples" / "benchmark"))
 
-from report import draw  # noqa: E402
+from report import draw, spread  # noqa: E402
+
+_PAGE = _ROOT / "docs" / "performance.md"
+# Headings of the page: what a table's first column has, and shorter names of contenders where all are ours.
+_AXES = {"determinant": "B, D, H", "memory": "T", "mnist": "preset"}
+_SHORT = {
+    "six products, φ and φ′": "+ φ, φ′",
+    "torchflowfield, eager": "eager",
+    "torchflowfield, compiled": "compiled",
+    "nested autograd, one probe": "nested, one probe",
+    "nested autograd, exact": "nested, exact",
+    "torch.func, one probe": "`torch.func`, one probe",
+    "torch.func, exact": "`torch.func`, exact",
+}
+
+
+def table(results: dict, section: str) -> list[str]:
+    """A section with one line for each size: median and range in milliseconds, ratio, and memory where T grows."""
+    parts = results[section]
+    names = list(dict.fromkeys(name for part in parts.values() for name in part["rows"]))
+    short = _SHORT if section == "train" else {}
+    lines = _head(_AXES.get(section, "B, D, K"), *(short.get(name, name) for name in names))
+    for label, part in parts.items():
+        rows = [part["rows"].get(name) for name in names]
+        lines.append(_line(label.strip("()"), *("–" if row is None else _cell(row, section) for row in rows)))
+    return lines
+
+
+def roofline(results: dict) -> list[str]:
+    """Arithmetic and traffic of the six products against what the machine can do."""
+    peak, bandwidth = results["machine"]["peak_gflops"], results["machine"]["peak_gbytes"]
+    lines = _head("B, D, K", "GFLOP of the products", "FLOP per byte", "roofline bound, ms", "products, GFLOP/s",
+                  "share of peak", "compiled step, GFLOP/s of its products", "compile s",
+                  "peak MiB eager / compiled / nested exact")  # fmt: skip
+    for label, part in results["train"].items():
+        rows, work, intensity = part["rows"], part["gflop"], part["flop_per_byte"]
+        reached, whole = (work / rows[name]["ms"][0] * 1e3 for name in ("six products", "torchflowfield, compiled"))
+        peaks = (rows[f"torchflowfield, {how}"]["peak_mib"] for how in ("eager", "compiled"))
+        memory = " / ".join(f"{mib:.2g}" for mib in (*peaks, rows["nested autograd, exact"]["peak_mib"]))
+        bound = 1e3 * max(work / peak, work / intensity / bandwidth)
+        lines.append(
+            _line(label.strip("()"), f"{work:.3g}", f"{intensity:.3g}", f"{bound:.3g}", f"{reached:.3g}",
+                  f"{reached / peak:.0%}", f"{whole:.3g}", f"{part['compile_s']:.1f}", memory)
+        )  # fmt: skip
+    return lines
+
+
+def shares(results: dict) -> list[str]:
+    """How much of a training step of the MNIST presets lies outside the networks."""
+    lines = _head("preset", "whole step, ms", "rollout compiled, ms", "encoder, decoder and optimizer, ms",
+                  "share outside", "share outside, compiled")  # fmt: skip
+    for preset, part in results["mnist"].items():
+        times = (spread(row["ms"]) for row in part["rows"].values())
+        lines.append(_line(f"`{preset}`", *times, *(f"{part[f'share_outside{c}']:.0%}" for c in ("", "_compiled"))))
+    return lines
+
+
+def _cell(row: dict, section: str) -> str:
+    ratio = row["ratio"][0]
+    memory = f" {row['peak_mib']:.3g} MiB" if section == "memory" else ""
+    return (
+        f"{spread(row['ms'])} **{ratio:.2f}×**{memory}"
+        if ratio < 10
+        else f"{spread(row['ms'])} **{ratio:.0f}×**{memory}"
+    )
+
+
+def _head(*names: str) -> list[str]:
+    return [_line(*names), "|---" * len(names) + "|"]
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def write(page: str, results: dict) -> str:
+    """The page with every table between `<!-- table: NAME -->` and `<!-- end of table -->` written again."""
+    special = {"roofline": roofline, "mnist": shares}
+
+    def written(found: re.Match) -> str:
+        name = found[1]
+        lines = special[name](results) if name in special else table(results, name)
+        return "\n".join([f"<!-- table: {name} -->", "", *lines, "", "<!-- end of table -->"])
+
+    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end of table -->", written, page, flags=re.DOTALL)
+
 
 if __name__ == "__main__":
-    draw(json.loads((_ROOT / "docs" / "results" / "benchmark.json").read_text()), FOLDER)
+    measured = json.loads((_ROOT / "docs" / "results" / "benchmark.json").read_text())
+    _PAGE.write_text(write(_PAGE.read_text(), measured))
+    draw(measured, FOLDER)

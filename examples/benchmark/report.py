@@ -22,7 +22,8 @@ TITLES = {
 INKS = {"light": ("#222222", "#9a9a9a"), "dark": ("#e4e4e4", "#757b86")}
 
 
-def _range(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """Median, least and largest."""
     digits = [f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in values]
     return f"{digits[0]} [{digits[1]}–{digits[2]}]"
 
@@ -32,7 +33,7 @@ def table(part: dict) -> list[str]:
     lines = ["| contender | ms, median [min–max] | ratio, pair by pair | peak MiB | rounds |", "|---|---|---|---|---|"]
     for name, row in part["rows"].items():
         peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.2f}"
-        lines.append(f"| {name} | {_range(row['ms'])} | {_range(row['ratio'])} | {peak} | {row['rounds']} |")
+        lines.append(f"| {name} | {spread(row['ms'])} | {spread(row['ratio'])} | {peak} | {row['rounds']} |")
     return lines
 
 

@@ -15,6 +15,13 @@ from .evaluation import Evaluation
 from .networks import make_decoder, make_encoder
 
 
+class Codes(NamedTuple):
+    """Mean and standard deviation of codes, `[*, latent]`."""
+
+    mean: Tensor
+    std: Tensor
+
+
 class Rollout(NamedTuple):
     r"""Codes `z [T+1, B, D]` of all frames, predicted from the first ones.
 
@@ -56,14 +63,14 @@ class SequenceVAE(LightningModule):
         self.decoder = make_decoder(size, latent, image_size=image_size)
         self.lr, self.hold, self.half_precision = lr, hold, bfloat16
 
-    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation `[*, latent]` of the code of frames `[*, C, H, W]`."""
+    def encode(self, frames: Tensor) -> Codes:
+        """Codes `[*, latent]` of frames `[*, C, H, W]`."""
         flat = frames.flatten(0, -4)
         with self._precision(flat):
             # Pixels are small numbers: bring them to unit size.
             mean, log_variance = self.encoder(3 * flat).float().chunk(2, -1)
         std = (0.5 * log_variance.clamp(-10, 4)).exp()
-        return mean.unflatten(0, frames.shape[:-3]), std.unflatten(0, frames.shape[:-3])
+        return Codes(*(x.unflatten(0, frames.shape[:-3]) for x in (mean, std)))
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits `[*, C, H, W]` of the frames of codes `[*, latent]`."""

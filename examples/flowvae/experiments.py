@@ -241,7 +241,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             Row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", _SINGLE),
             Row("spikes and slabs", _SLAB),
             Row("slabs from the start", _SLAB, {_MODEL + "slab_from": 0.0}),
-            Row("slabs after the spikes", _SLAB, {_MODEL + "slab_from": 0.3}),
+            Row("slabs after the spikes", _SLAB, {_MODEL + "slab_from": 0.375}),
             Row("potential flows alone", _SINGLE, {_MODEL + "kind": "potential"}),
             Row("rotational flows alone", _SINGLE, {_MODEL + "kind": "rotational"}),
             *(Row(f"K = {k}", _SINGLE, {_MODEL + "fields": k}) for k in (2, 5, 8)),

@@ -23,7 +23,7 @@ from torchflowfield import (
     SpikeSlabPrior,
 )
 
-from .base import Rollout, SequenceVAE, code_kl, log_normal, parameter_groups, training_progress
+from .base import Codes, Rollout, SequenceVAE, code_kl, log_normal, parameter_groups, training_progress
 from .data.sequences import Batch
 from .networks import (
     bernoulli_log_prob,
@@ -96,8 +96,18 @@ class FlowVAE(SequenceVAE):
         diffusion = DiffusionPrior(self.flows.num_controls)
         self.path_kl = PathKL(diffusion, mode=path_kl) if path_kl is not None else None
 
-    def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
-        """Coefficients of the flows for frames `[T+1, B, C, H, W]`, and their divergence from the prior, a scalar."""
+    def look(self, frames: Tensor) -> tuple[Codes, Codes | None]:
+        """Codes `[B, D]` of frame 0 and, where `coefficients` asks for them, `[T+1, B, D]` of all frames."""
+        return self.encode(frames[0]), None
+
+    def coefficients(self, frames: Tensor, batch: Batch | None, codes: Codes | None = None) -> tuple[Tensor, Tensor]:
+        """Coefficients of the flows for frames `[T+1, B, C, H, W]`, and their divergence from the prior, a scalar.
+
+        Args:
+            frames: What happens.
+            batch: What the data say about it.
+            codes: Codes of the frames, from `look`, if they are there.
+        """
         if batch is None:
             raise ValueError("FlowVAE: a supervised model reads the transformation from the batch; got none.")
         weights = batch["weights"].transpose(0, 1)
@@ -115,8 +125,8 @@ class FlowVAE(SequenceVAE):
 
     def rollout(self, frames: Tensor, batch: Batch | None, *, sample: bool = False) -> Rollout:
         """Move the code of frame 0 along the flows, with the coefficients that the model is given or infers."""
-        mean, std = self.encode(frames[0])
-        weights, _ = self.coefficients(frames, batch)
+        (mean, std), codes = self.look(frames)
+        weights, _ = self.coefficients(frames, batch, codes)
         if not sample:
             return Rollout(self.roll(mean, weights, len(frames) - 1).z)
         z0 = torch.normal(mean, std)
@@ -132,10 +142,10 @@ class FlowVAE(SequenceVAE):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Negative evidence bound plus the transport's residual, per sequence."""
         frames = batch["frames"].transpose(0, 1)
-        mean, std = self.encode(frames[0])
+        (mean, std), codes = self.look(frames)
         posterior = Normal(mean, std)
         z0 = posterior.rsample()
-        weights, coefficient_kl = self.coefficients(frames, batch)
+        weights, coefficient_kl = self.coefficients(frames, batch, codes)
         path = self.roll(z0, weights, len(frames) - 1, record=True)
         terms = {
             "reconstruction": self._reconstruction(path.z, frames),
@@ -206,7 +216,7 @@ class WeakFlowVAE(FlowVAE):
         self.sequence_network = make_sequence_network(steps + 1, features, image_size=self.hparams.image_size)
         self.selector = FlowSelector(features, self.flows.num_controls)
 
-    def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
+    def coefficients(self, frames: Tensor, batch: Batch | None, codes: Codes | None = None) -> tuple[Tensor, Tensor]:
         """The chosen flow, constant over the sequence."""
         progress = training_progress(self)
         views = self.hparams.shuffle == "views"
@@ -307,26 +317,61 @@ class UnsupervisedFlowVAE(FlowVAE):
         nn.init.normal_(self.posterior.spike_head.weight, std=0.05)
         nn.init.zeros_(self.posterior.spike_head.bias)
 
-    def coefficients(self, frames: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
+    def look(self, frames: Tensor) -> tuple[Codes, Codes | None]:
+        """Codes of frame 0, and of every frame where how they move is explained.
+
+        How they move teaches encoder and flows by a share of the sequences, which will do. The codes of the others have
+        no gradient there, and are left out where there are no speeds to infer.
+        """
+        speeds = self._has_speeds()
+        if not speeds and not self._is_consistent():
+            return super().look(frames)
+        count = frames.shape[1]
+        some = self._share(count)
+        codes = self.encode(torch.cat((frames[0], frames[1:, :some].flatten(0, 1))))
+        first, later = (Codes(*(x[part] for x in codes)) for part in (slice(count), slice(count, None)))
+        later = Codes(*(x.unflatten(0, (-1, some)) for x in later))
+        path = Codes(*(torch.cat((x[None, :some], y)) for x, y in zip(first, later, strict=True)))
+        if speeds and some < count:
+            with torch.no_grad():
+                later = self.encode(frames[1:, some:])
+            others = (torch.cat((x[None, some:].detach(), y)) for x, y in zip(first, later, strict=True))
+            path = Codes(*(torch.cat(pair, 1) for pair in zip(path, others, strict=True)))
+        return first, path
+
+    def coefficients(self, frames: Tensor, batch: Batch | None, codes: Codes | None = None) -> tuple[Tensor, Tensor]:
         """Spikes and slabs of every step."""
-        progress = training_progress(self)
-        draw, unexplained = self._infer(frames, progress)
+        if codes is None:
+            codes = self.look(frames)[1]
+        draw, unexplained = self._infer(frames, codes)
         kl = self.prior.kl(draw)
-        weight = self.hparams.spike_weight * min(1.0, progress / self.hparams.spike_warmup)
+        weight = self.hparams.spike_weight * min(1.0, training_progress(self) / self.hparams.spike_warmup)
         cost = (weight * kl.spike + kl.slab).sum(0).mean()
-        if self.training and self.hparams.consistency and progress >= self.hparams.consistency_from:
+        if self._is_consistent():
+            some = slice(self._share(frames.shape[1]))
             if unexplained is None:
-                some = slice(math.ceil(frames.shape[1] / 4))  # a share of the batch will do
-                unexplained = self.explain(frames[:, some], draw.spikes[:, some])[1]
-            cost = cost + self.hparams.consistency * unexplained.sum(0).mean()
+                unexplained = self.explain(codes, draw.spikes[:, some])[1]
+            cost = cost + self.hparams.consistency * unexplained[:, some].sum(0).mean()
         return draw.weights, cost
 
     def infer(self, frames: Tensor) -> SpikeSlab:
         """The posterior's draw for frames `[T+1, B, C, H, W]`, deterministic in `eval` mode."""
-        return self._infer(frames, training_progress(self))[0]
+        return self._infer(frames, self.look(frames)[1])[0]
 
-    def _infer(self, frames: Tensor, progress: float) -> tuple[SpikeSlab, Tensor | None]:
+    def _has_speeds(self) -> bool:
+        return self.hparams.slab and training_progress(self) >= self.hparams.slab_from
+
+    def _is_consistent(self) -> bool:
+        """Whether the motion that is left unexplained counts."""
+        consistent = self.training and self.hparams.consistency > 0
+        return consistent and training_progress(self) >= self.hparams.consistency_from
+
+    def _share(self, count: int) -> int:
+        return math.ceil(count / 4) if self.training else count
+
+    def _infer(self, frames: Tensor, codes: Codes | None) -> tuple[SpikeSlab, Tensor | None]:
         """The draw, and what its speeds leave unexplained if it has slabs."""
+        progress = training_progress(self)
         settled = self.hparams.slab and progress >= self.hparams.settle_from
         shuffle = self.training and self.hparams.shuffle != "none" and not settled
         seen = shuffle_views(frames, mirror=False, turn=self.hparams.shuffle == "views") if shuffle else frames
@@ -335,14 +380,14 @@ class UnsupervisedFlowVAE(FlowVAE):
                 features = pair_features(self.pair_network, 3 * seen).float()
             temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
             draw = self.posterior(features, temperature, use_slab=False, sample=False if settled else None)
-        if not self.hparams.slab or progress < self.hparams.slab_from:
+        if not self._has_speeds():
             return draw, None
-        speeds, unexplained = self.explain(frames, draw.spikes)
+        speeds, unexplained = self.explain(codes, draw.spikes)
         on = draw.spikes.unflatten(-1, (-1, self.flows.K)).amax(-2)
         return self.posterior.with_slabs(draw, torch.cat((speeds, on), -1)), unexplained
 
-    def explain(self, frames: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The speeds that explain how the codes of frames `[T+1, B, C, H, W]` moved.
+    def explain(self, codes: Codes, spikes: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The speeds that explain how codes `[T+1, B, D]` of successive frames moved.
 
         In $\mu_t - \mu_{t-1} = \sum_k (1 + \delta_k) y_k v_k(\mu_{t-1}) + \epsilon$ the errors have the variances of
         both codes times `noise`, and $\delta$ has that of the slabs. Codes are more exact than their variances say, and
@@ -354,10 +399,10 @@ class UnsupervisedFlowVAE(FlowVAE):
             flow might move one image less at unit speed than another, and $\delta$ would make up for it. The codes'
             variances take part in the gradient: else small codes would be cheap, and all would shrink.
         """
-        mean, std = self.encode(frames)
+        mean, std = codes
         precision = 1 / (std[:-1].square() + std[1:].square())
         on, before = (spikes > 0.5).to(mean), mean[:-1]
-        time = torch.arange(1.0, len(frames), device=before.device)[:, None].expand(before.shape[:-1])
+        time = torch.arange(1.0, len(mean), device=before.device)[:, None].expand(before.shape[:-1])
         moves = [on[..., k : k + 1] * self.flows.bind(k)(time, before) for k in range(self.flows.num_controls)]
         moves = torch.stack(moves, -1).unflatten(-1, (-1, self.flows.K)).sum(-2)
         surplus = mean[1:] - before - moves.sum(-1)
