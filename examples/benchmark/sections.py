@@ -147,18 +147,11 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
                 total = total + case.g[:, k : k + 1] * torch.autograd.grad(u, z)[0]
         return total.detach()
 
-    def frozen(call: Callable[[], object]) -> Callable[[], object]:
-        def run() -> object:
-            with torch.no_grad():
-                return call()
-
-        return run
-
     def ours(stepper: ODEStepper) -> Callable[[], object]:
-        return frozen(lambda: stepper(case.z, case.g, steps=steps, record=False).z)
+        return _frozen(lambda: stepper(case.z, case.g, steps=steps, record=False).z)
 
     def solve(method: str, **options: Any) -> Callable[[], object]:
-        return frozen(lambda: torchdiffeq.odeint(field, case.z, times, method=method, **options))
+        return _frozen(lambda: torchdiffeq.odeint(field, case.z, times, method=method, **options))
 
     weight = case.bank.stack.weight.detach().flatten(0, 1)
 
@@ -176,14 +169,14 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
         "torchflowfield rk4, compiled": ours(whole["rk4"]),
         "torchdiffeq rk4 (3/8 rule)": solve("rk4"),
         "torchdiffeq dopri5": solve("dopri5", rtol=1e-5, atol=1e-6),
-        "torchdiffeq euler, gradients alone by autograd": frozen(
+        "torchdiffeq euler, gradients alone by autograd": _frozen(
             lambda: torchdiffeq.odeint(naive, case.z, times, method="euler")
         ),
     }
     notes = []
     for name, add in (("torchode", _torchode), ("torchdyn", _torchdyn)):
         try:
-            contenders[f"{name} {'dopri5' if name == 'torchode' else 'euler'}"] = frozen(add(field, case.z, times))
+            contenders[f"{name} {'dopri5' if name == 'torchode' else 'euler'}"] = _frozen(add(field, case.z, times))
         except ImportError:
             notes.append(f"{name} is not installed")
     one, other = contenders["torchflowfield euler, eager"](), contenders["torchdiffeq euler"]()
@@ -194,6 +187,14 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
         "difference_of_compiled": ((one - fused).norm() / other.norm()).item(),
         "notes": notes,
     }
+
+
+def _frozen(call: Callable[[], object]) -> Callable[[], object]:
+    def run() -> object:
+        with torch.no_grad():
+            return call()
+
+    return run
 
 
 def _torchode(field: nn.Module, z: Tensor, times: Tensor) -> Callable[[], object]:
@@ -218,8 +219,6 @@ def _torchdyn(field: nn.Module, z: Tensor, times: Tensor) -> Callable[[], object
 
 def density(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 4) -> dict:
     """Log-density along a path of 4 frames, mixed Helmholtz fields, without gradient of the parameters."""
-    from zuko.transforms import FreeFormJacobianTransform
-
     case = Case(size, clock.device, "helmholtz")
     field, times = case.bank.bind(case.g), torch.arange(steps + 1.0, device=clock.device)
     torch._dynamo.reset()
@@ -232,34 +231,30 @@ def density(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 4
         steppers["torchflowfield euler, exact determinant"] = ODEStepper(case.bank, density="exact")
 
     def ours(stepper: ODEStepper) -> Callable[[], object]:
-        def run() -> object:
-            with torch.no_grad():
-                return stepper(case.z, case.g, steps=steps, record=False).log_det
-
-        return run
+        return _frozen(lambda: stepper(case.z, case.g, steps=steps, record=False).log_det)
 
     def augmented(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return field(t, state[0]), field.divergence(t, state[0])
 
-    def by_torchdiffeq() -> object:
-        with torch.no_grad():
-            return torchdiffeq.odeint(augmented, (case.z, case.z.new_zeros(case.B)), times, method="rk4")
-
-    def by_zuko(exact: bool) -> Callable[[], object]:
-        transform = FreeFormJacobianTransform(field, t1=float(steps), exact=exact)
-
-        def run() -> object:
-            with torch.no_grad():
-                return transform.call_and_ladj(case.z)
-
-        return run
-
     contenders = {name: ours(stepper) for name, stepper in steppers.items()}
-    contenders["torchdiffeq rk4, our divergence in the state"] = by_torchdiffeq
-    contenders["zuko, Hutchinson trace, adaptive"] = by_zuko(False)
-    if slow or case.D <= 64:
-        contenders["zuko, exact trace, adaptive"] = by_zuko(True)
-    return {"rows": clock.compare(contenders, "torchflowfield rk4, trace, eager"), "steps": steps}
+    contenders["torchdiffeq rk4, our divergence in the state"] = _frozen(
+        lambda: torchdiffeq.odeint(augmented, (case.z, case.z.new_zeros(case.B)), times, method="rk4")
+    )
+    notes = []
+    try:
+        contenders["zuko, Hutchinson trace, adaptive"] = _frozen(_zuko(field, case.z, steps, exact=False))
+        if slow or case.D <= 64:
+            contenders["zuko, exact trace, adaptive"] = _frozen(_zuko(field, case.z, steps, exact=True))
+    except ImportError:
+        notes.append("zuko is not installed")
+    return {"rows": clock.compare(contenders, "torchflowfield rk4, trace, eager"), "steps": steps, "notes": notes}
+
+
+def _zuko(field: nn.Module, z: Tensor, steps: int, *, exact: bool) -> Callable[[], object]:
+    from zuko.transforms import FreeFormJacobianTransform
+
+    transform = FreeFormJacobianTransform(field, t1=float(steps), exact=exact)
+    return lambda: transform.call_and_ladj(z)
 
 
 def determinant(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
