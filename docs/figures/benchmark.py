@@ -52,11 +52,11 @@ def roofline(results: dict) -> list[str]:
         rows, work, intensity = part["rows"], part["gflop"], part["flop_per_byte"]
         reached, whole = (work / rows[name]["ms"][0] * 1e3 for name in ("six products", "torchflowfield, compiled"))
         peaks = (rows[f"torchflowfield, {how}"]["peak_mib"] for how in ("eager", "compiled"))
-        memory = " / ".join(f"{mib:.2g}" for mib in (*peaks, rows["nested autograd, exact"]["peak_mib"]))
+        memory = " / ".join(map(_short, (*peaks, rows["nested autograd, exact"]["peak_mib"])))
         bound = 1e3 * max(work / peak, work / intensity / bandwidth)
         lines.append(
             _line(label.strip("()"), f"{work:.3g}", f"{intensity:.3g}", f"{bound:.3g}", f"{reached:.3g}",
-                  f"{reached / peak:.0%}", f"{whole:.3g}", f"{part['compile_s']:.1f}", memory)
+                  _percent(reached / peak), f"{whole:.3g}", f"{part['compile_s']:.1f}", memory)
         )  # fmt: skip
     return lines
 
@@ -67,18 +67,42 @@ def shares(results: dict) -> list[str]:
                   "share outside", "share outside, compiled")  # fmt: skip
     for preset, part in results["mnist"].items():
         times = (spread(row["ms"]) for row in part["rows"].values())
-        lines.append(_line(f"`{preset}`", *times, *(f"{part[f'share_outside{c}']:.0%}" for c in ("", "_compiled"))))
+        lines.append(_line(f"`{preset}`", *times, *(_percent(part[f"share_outside{c}"]) for c in ("", "_compiled"))))
     return lines
+
+
+def two_threads(results: dict) -> list[str]:
+    """A training step and a rollout with both cores: ratios to the six products, and torchdiffeq's to ours."""
+    lines = _head("B, D, K", "six products, ms", "+ φ, φ′", "eager", "compiled", "nested, exact",
+                  "nested, one probe, over compiled", "torchdiffeq's Euler over ours, compiled",
+                  "over the products and φ′ alone")  # fmt: skip
+    for label, part in results["train"].items():
+        rows, rollout = part["rows"], results["rollout"][label]["rows"]
+        ours = [f"torchflowfield, {how}" for how in ("eager", "compiled")]
+        shown = [rows[name]["ratio"][0] for name in ("six products, φ and φ′", *ours, "nested autograd, exact")]
+        shown.append(rows["nested autograd, one probe"]["ratio"][0] / shown[2])
+        floors = "torchflowfield euler, compiled", "products and φ′ alone"
+        shown += [rollout["torchdiffeq euler"]["ms"][0] / rollout[name]["ms"][0] for name in floors]
+        lines.append(_line(label.strip("()"), f"{rows['six products']['ms'][0]:.3g}", *map(_times, shown)))
+    return lines
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}×" if ratio < 10 else f"{ratio:.0f}×"
 
 
 def _cell(row: dict, section: str) -> str:
     ratio = row["ratio"][0]
-    memory = f" {row['peak_mib']:.3g} MiB" if section == "memory" else ""
-    return (
-        f"{spread(row['ms'])} **{ratio:.2f}×**{memory}"
-        if ratio < 10
-        else f"{spread(row['ms'])} **{ratio:.0f}×**{memory}"
-    )
+    memory = f" {_short(row['peak_mib'])} MiB" if section == "memory" else ""
+    return f"{spread(row['ms'])} **{_times(ratio)}**{memory}"
 
 
 def _head(*names: str) -> list[str]:
@@ -89,9 +113,10 @@ def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write(page: str, results: dict) -> str:
+def write(page: str, results: dict, both_cores: dict) -> str:
     """The page with every table between `<!-- table: NAME -->` and `<!-- end of table -->` written again."""
-    special = {"roofline": roofline, "mnist": shares}
+    special = {"roofline": roofline, "mnist": shares, "two_threads": lambda _: two_threads(both_cores),
+               "mnist_two_threads": lambda _: shares(both_cores)}  # fmt: skip
 
     def written(found: re.Match) -> str:
         name = found[1]
@@ -102,6 +127,8 @@ def write(page: str, results: dict) -> str:
 
 
 if __name__ == "__main__":
-    measured = json.loads((_ROOT / "docs" / "results" / "benchmark.json").read_text())
-    _PAGE.write_text(write(_PAGE.read_text(), measured))
+    measured, both = (
+        json.loads((_ROOT / "docs" / "results" / f"benchmark{end}.json").read_text()) for end in ("", "_two_threads")
+    )
+    _PAGE.write_text(write(_PAGE.read_text(), measured, both))
     draw(measured, FOLDER)
