@@ -20,6 +20,7 @@ _DEMO = {"demo.png": "truth_rotation.png", "demo.gif": "switched_rotation_hue.gi
 _FACTORS = {
     "mnist": ("scale", "rotation", "hue"),
     "shapes3d": ("floor_hue", "wall_hue", "object_hue", "scale", "orientation"),
+    "falcor3d": ("camera_x", "camera_y", "camera_z"),
 }
 _MNIST = "mnist"
 
@@ -51,6 +52,7 @@ def _recovered(data: str) -> list[str]:
 EXPERIMENTS = [
     Drawn("mnist_unsupervised", _recovered("mnist"), _MNIST),
     Drawn("shapes3d_unsupervised", _recovered("shapes3d")),
+    Drawn("falcor3d_unsupervised", _recovered("falcor3d")),
     Drawn(
         "latent_evolution", [f"evolution_{data}.png" for data in ("mnist", "shapes3d", "falcor3d", "isaac3d")], _MNIST
     ),
