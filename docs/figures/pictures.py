@@ -17,10 +17,12 @@ from typing import NamedTuple
 _ROOT = Path(__file__).parents[2]
 _ASSETS = _ROOT / "docs" / "assets"
 _DEMO = {"demo.png": "truth_rotation.png", "demo.gif": "switched_rotation_hue.gif"}
+# Flows that are shown, by the factor that they move.
 _FACTORS = {
     "mnist": ("scale", "rotation", "hue"),
     "shapes3d": ("floor_hue", "wall_hue", "object_hue", "scale", "orientation"),
     "falcor3d": ("camera_x", "camera_y", "camera_z"),
+    "isaac3d": ("camera_height", "lighting_intensity", "robot_x", "wall_color"),
 }
 _MNIST = "mnist"
 
@@ -53,6 +55,7 @@ EXPERIMENTS = [
     Drawn("mnist_unsupervised", _recovered("mnist"), _MNIST),
     Drawn("shapes3d_unsupervised", _recovered("shapes3d")),
     Drawn("falcor3d_unsupervised", _recovered("falcor3d")),
+    Drawn("isaac3d_unsupervised", _recovered("isaac3d")),
     Drawn(
         "latent_evolution", [f"evolution_{data}.png" for data in ("mnist", "shapes3d", "falcor3d", "isaac3d")], _MNIST
     ),
