@@ -135,11 +135,50 @@ def test_how_codes_move_teaches_by_a_share_of_the_sequences(slab):
     for part, all_at_once in zip((*first, *path), (whole.mean[0], whole.std[0], *whole), strict=True):
         torch.testing.assert_close(part, all_at_once[..., : part.shape[-2], :])
     assert path.mean.shape == (3, 8 if slab else 2, 4)
-    (by_frame,) = torch.autograd.grad(path.mean.sum(), frames, retain_graph=True)
-    assert by_frame[:, :2].abs().amax((-3, -2, -1)).min() > 0
-    assert (by_frame[:, 2:] == 0).all()
+    for part in path:
+        (by_frame,) = torch.autograd.grad(part.sum(), frames, retain_graph=True)
+        assert by_frame[:, :2].abs().amax((-3, -2, -1)).min() > 0
+        assert (by_frame[:, 2:] == 0).all()
     (by_frame,) = torch.autograd.grad(first.mean.sum(), frames)
     assert by_frame[0].abs().amax((-3, -2, -1)).min() > 0
+
+
+def test_motion_counts_for_a_share_of_the_sequences_in_training():
+    from flowvae.base import Codes
+    from flowvae.model import UnsupervisedFlowVAE
+
+    model = UnsupervisedFlowVAE(latent=4, width=4, consistency=1.0).train()
+    frames = torch.rand(3, 8, 3, 28, 28)
+    codes = model.encode(frames)
+
+    def cost(moved: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        mean = codes.mean.clone()
+        mean[1:, moved] += 1
+        return model.coefficients(frames, None, Codes(mean, codes.std))[1]
+
+    assert cost(7) == cost(2) != cost(0)
+
+
+@pytest.mark.parametrize(("slab", "consistency", "inferred", "trained"), [
+    (False, 0.0, 0, 8), (False, 1.0, 0, 12), (True, 0.0, 24, 24), (True, 1.0, 24, 24),
+])  # fmt: skip
+def test_no_frame_is_encoded_twice_or_in_vain(slab, consistency, inferred, trained):
+    from flowvae.model import UnsupervisedFlowVAE
+
+    model = UnsupervisedFlowVAE(latent=4, width=4, slab=slab, consistency=consistency)
+    model.log = model.log_dict = lambda *args, **kwargs: None
+    seen = []
+    model.encoder.register_forward_hook(lambda encoder, given, _: seen.append(len(given[0])))
+    frames = torch.rand(8, 3, 3, 28, 28)
+    model.eval().infer(frames.transpose(0, 1))
+    assert sum(seen) == inferred
+    seen.clear()
+    model.rollout(frames.transpose(0, 1), None)
+    assert sum(seen) == (24 if slab else 8)
+    seen.clear()
+    model.train().training_step({"frames": frames, "weights": torch.zeros(8, 2, 3)}, 0)
+    assert sum(seen) == trained
 
 
 def test_the_posterior_may_learn_more_slowly():

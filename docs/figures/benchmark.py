@@ -1,6 +1,9 @@
 """The tables and plots of the performance page, from the times that the benchmark measured.
 
-python examples/benchmark --output docs/results
+python examples/benchmark --threads 1 --output runs/one_thread
+python examples/benchmark --threads 2 --only train rollout mnist --output runs/two_threads
+cp runs/one_thread/benchmark.json docs/results/benchmark.json
+cp runs/two_threads/benchmark.json docs/results/benchmark_two_threads.json
 python docs/figures/benchmark.py
 """
 
@@ -14,12 +17,12 @@ from style import FOLDER
 _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT / "examples" / "benchmark"))
 
-from report import draw, spread  # noqa: E402
+from report import digits, draw, spread  # noqa: E402
 
 _PAGE = _ROOT / "docs" / "performance.md"
-# Headings of the page: what a table's first column has, and shorter names of contenders where all are ours.
-_AXES = {"determinant": "B, D, H", "memory": "T", "mnist": "preset"}
-_SHORT = {
+# Headings of the page: what a table's first column has, and shorter names for the widest table.
+_AXES = {"determinant": "B, D, H", "memory": "T"}
+_NAMES = {
     "six products, φ and φ′": "+ φ, φ′",
     "torchflowfield, eager": "eager",
     "torchflowfield, compiled": "compiled",
@@ -34,7 +37,7 @@ def table(results: dict, section: str) -> list[str]:
     """A section with one line for each size: median and range in milliseconds, ratio, and memory where T grows."""
     parts = results[section]
     names = list(dict.fromkeys(name for part in parts.values() for name in part["rows"]))
-    short = _SHORT if section == "train" else {}
+    short = _NAMES if section == "train" else {}
     lines = _head(_AXES.get(section, "B, D, K"), *(short.get(name, name) for name in names))
     for label, part in parts.items():
         rows = [part["rows"].get(name) for name in names]
@@ -52,7 +55,7 @@ def roofline(results: dict) -> list[str]:
         rows, work, intensity = part["rows"], part["gflop"], part["flop_per_byte"]
         reached, whole = (work / rows[name]["ms"][0] * 1e3 for name in ("six products", "torchflowfield, compiled"))
         peaks = (rows[f"torchflowfield, {how}"]["peak_mib"] for how in ("eager", "compiled"))
-        memory = " / ".join(map(_short, (*peaks, rows["nested autograd, exact"]["peak_mib"])))
+        memory = " / ".join(map(digits, (*peaks, rows["nested autograd, exact"]["peak_mib"])))
         bound = 1e3 * max(work / peak, work / intensity / bandwidth)
         lines.append(
             _line(label.strip("()"), f"{work:.3g}", f"{intensity:.3g}", f"{bound:.3g}", f"{reached:.3g}",
@@ -80,15 +83,11 @@ def two_threads(results: dict) -> list[str]:
         rows, rollout = part["rows"], results["rollout"][label]["rows"]
         ours = [f"torchflowfield, {how}" for how in ("eager", "compiled")]
         shown = [rows[name]["ratio"][0] for name in ("six products, φ and φ′", *ours, "nested autograd, exact")]
-        shown.append(rows["nested autograd, one probe"]["ratio"][0] / shown[2])
+        shown.append(rows["nested autograd, one probe"]["ms"][0] / rows[ours[1]]["ms"][0])
         floors = "torchflowfield euler, compiled", "products and φ′ alone"
         shown += [rollout["torchdiffeq euler"]["ms"][0] / rollout[name]["ms"][0] for name in floors]
         lines.append(_line(label.strip("()"), f"{rows['six products']['ms'][0]:.3g}", *map(_times, shown)))
     return lines
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _percent(share: float) -> str:
@@ -101,7 +100,7 @@ def _times(ratio: float) -> str:
 
 def _cell(row: dict, section: str) -> str:
     ratio = row["ratio"][0]
-    memory = f" {_short(row['peak_mib'])} MiB" if section == "memory" else ""
+    memory = f" {digits(row['peak_mib'])} MiB" if section == "memory" else ""
     return f"{spread(row['ms'])} **{_times(ratio)}**{memory}"
 
 

@@ -69,6 +69,9 @@ def main() -> None:
     file = options.output / "benchmark.json"
     results = json.loads(file.read_text()) if file.exists() and not options.fresh else {}
     results.setdefault("machine", machine(options.device))
+    if results["machine"]["threads"] != options.threads:
+        threads = results["machine"]["threads"]
+        sys.exit(f"benchmark: expected {threads} threads, as {file} has, got {options.threads}. Name another --output.")
     clock = Clock(options.device, options.rounds)
     for section, label, arguments in parts(options.quick):
         wanted = not options.only or section in options.only

@@ -22,10 +22,15 @@ TITLES = {
 INKS = {"light": ("#222222", "#9a9a9a"), "dark": ("#e4e4e4", "#757b86")}
 
 
+def digits(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def spread(values: list[float]) -> str:
     """Median, least and largest."""
-    digits = [f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in values]
-    return f"{digits[0]} [{digits[1]}–{digits[2]}]"
+    median, least, largest = map(digits, values)
+    return f"{median} [{least}–{largest}]"
 
 
 def table(part: dict) -> list[str]:

@@ -97,7 +97,7 @@ class FlowVAE(SequenceVAE):
         self.path_kl = PathKL(diffusion, mode=path_kl) if path_kl is not None else None
 
     def look(self, frames: Tensor) -> tuple[Codes, Codes | None]:
-        """Codes `[B, D]` of frame 0 and, where `coefficients` asks for them, `[T+1, B, D]` of all frames."""
+        """Codes `[B, D]` of frame 0 and, where `coefficients` needs them, `[T+1, *, D]` of all frames."""
         return self.encode(frames[0]), None
 
     def coefficients(self, frames: Tensor, batch: Batch | None, codes: Codes | None = None) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ class FlowVAE(SequenceVAE):
         Args:
             frames: What happens.
             batch: What the data say about it.
-            codes: Codes of the frames, from `look`, if they are there.
+            codes: Codes of all frames, of the whole batch or as `look` has them; made where they are needed and absent.
         """
         if batch is None:
             raise ValueError("FlowVAE: a supervised model reads the transformation from the batch; got none.")
@@ -320,11 +320,11 @@ class UnsupervisedFlowVAE(FlowVAE):
     def look(self, frames: Tensor) -> tuple[Codes, Codes | None]:
         """Codes of frame 0, and of every frame where how they move is explained.
 
-        How they move teaches encoder and flows by a share of the sequences, which will do. The codes of the others have
-        no gradient there, and are left out where there are no speeds to infer.
+        How they move teaches the encoder by a share of the sequences, which will do. The codes of the others have no
+        gradient there, and are left out where there are no speeds to infer.
         """
         speeds = self._has_speeds()
-        if not speeds and not self._is_consistent():
+        if not self._needs_codes():
             return super().look(frames)
         count = frames.shape[1]
         some = self._share(count)
@@ -341,7 +341,7 @@ class UnsupervisedFlowVAE(FlowVAE):
 
     def coefficients(self, frames: Tensor, batch: Batch | None, codes: Codes | None = None) -> tuple[Tensor, Tensor]:
         """Spikes and slabs of every step."""
-        if codes is None:
+        if codes is None and self._needs_codes():
             codes = self.look(frames)[1]
         draw, unexplained = self._infer(frames, codes)
         kl = self.prior.kl(draw)
@@ -350,13 +350,16 @@ class UnsupervisedFlowVAE(FlowVAE):
         if self._is_consistent():
             some = slice(self._share(frames.shape[1]))
             if unexplained is None:
-                unexplained = self.explain(codes, draw.spikes[:, some])[1]
+                unexplained = self.explain(Codes(*(x[:, some] for x in codes)), draw.spikes[:, some])[1]
             cost = cost + self.hparams.consistency * unexplained[:, some].sum(0).mean()
         return draw.weights, cost
 
     def infer(self, frames: Tensor) -> SpikeSlab:
         """The posterior's draw for frames `[T+1, B, C, H, W]`, deterministic in `eval` mode."""
-        return self._infer(frames, self.look(frames)[1])[0]
+        return self._infer(frames, self.look(frames)[1] if self._has_speeds() else None)[0]
+
+    def _needs_codes(self) -> bool:
+        return self._has_speeds() or self._is_consistent()
 
     def _has_speeds(self) -> bool:
         return self.hparams.slab and training_progress(self) >= self.hparams.slab_from
