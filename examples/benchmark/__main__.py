@@ -68,7 +68,8 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "benchmark.json"
     results = json.loads(file.read_text()) if file.exists() and not options.fresh else {}
-    results.setdefault("machine", machine(options.device))
+    if "machine" not in results:
+        results["machine"] = machine(options.device)
     if results["machine"]["threads"] != options.threads:
         threads = results["machine"]["threads"]
         sys.exit(f"benchmark: expected {threads} threads, as {file} has, got {options.threads}. Name another --output.")
