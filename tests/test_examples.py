@@ -280,3 +280,14 @@ def test_a_file_that_is_no_checkpoint_of_ours_is_an_error(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="expected a checkpoint of FlowVAE"):
         load_model(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_for_devices_that_multiply_it(fast, monkeypatch):
+    from flowvae import base
+    from flowvae.model import FlowVAE
+
+    monkeypatch.setattr(base, "multiplies_bfloat16", lambda device: fast)
+    for wanted in (True, False):
+        with FlowVAE(latent=4, bfloat16=wanted)._precision(torch.zeros(1)):
+            assert torch.is_autocast_enabled("cpu") == (wanted and fast)

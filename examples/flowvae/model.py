@@ -56,7 +56,7 @@ class FlowVAE(SequenceVAE):
         code_warmup: Share of the training in which the weight of the code's divergence rises from 0.1 to 1.
         lr: Peak learning rate, after a short warm-up.
         hold: Share of the training after which the learning rate begins its cosine decay.
-        bfloat16: Run encoder and decoder in bfloat16.
+        bfloat16: Run encoder and decoder in bfloat16, where the device multiplies it.
         compile: Compile the rollout.
         image_size: Height and width of a frame: 28, 64 or 128.
     """

@@ -21,7 +21,7 @@ class PairVAE(SequenceVAE):
         fields: Number of factors of the data, for the traversals.
         lr: Peak learning rate, after a short warm-up.
         hold: Share of the training after which the learning rate begins its cosine decay.
-        bfloat16: Run encoder and decoder in bfloat16.
+        bfloat16: Run encoder and decoder in bfloat16, where the device multiplies it.
         image_size: Height and width of a frame: 28, 64 or 128.
     """
 

@@ -31,7 +31,7 @@ class TopographicVAE(SequenceVAE):
         size: `"quick"` or `"paper"` networks.
         lr: Peak learning rate, after a short warm-up.
         hold: Share of the training after which the learning rate begins its cosine decay.
-        bfloat16: Run encoder and decoder in bfloat16.
+        bfloat16: Run encoder and decoder in bfloat16, where the device multiplies it.
         image_size: Height and width of a frame: 28, 64 or 128.
 
     Raises:
