@@ -3,7 +3,7 @@ import pytest
 import torch
 from reference import close
 
-from torchflowfield.activations import ACTIVATIONS, activate
+from torchflowfield.activations import ACTIVATIONS, _log1p, activate
 
 ARGUMENTS = np.concatenate([np.linspace(-60, 60, 2001), [-1e4, -710.0, -1e-9, 0.0, 1e-9, 710.0, 1e4]])
 
@@ -129,3 +129,10 @@ def test_logcosh_is_stable_and_precise_in_float32():
     close(rate.double(), exact_rate, rtol=1e-6, atol=1e-6)
     gradient = torch.autograd.grad((slope + rate + value).sum(), a)[0]
     assert gradient.isfinite().all()
+
+
+def test_the_logarithm_of_compiled_code_is_as_exact_as_its_precision(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for dtype, tolerance in ((torch.float32, 1e-7), (torch.float64, 1e-15)):
+        u = torch.linspace(0, 1, 1001, dtype=dtype)
+        assert (_log1p(u).double() - torch.log1p(u.double())).abs().max() <= tolerance

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import compiled_graphs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -291,3 +292,25 @@ def test_bfloat16_is_for_devices_that_multiply_it(fast, monkeypatch):
     for wanted in (True, False):
         with FlowVAE(latent=4, bfloat16=wanted)._precision(torch.zeros(1)):
             assert torch.is_autocast_enabled("cpu") == (wanted and fast)
+
+
+@pytest.mark.compile
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("name", ["FlowVAE", "WeakFlowVAE", "UnsupervisedFlowVAE"])
+def test_a_compiled_training_step_equals_the_eager_one(name, tracing_alone):
+    from flowvae import model as models
+
+    frames = torch.rand(4, 6, 3, 28, 28)
+    weights = torch.nn.functional.one_hot(torch.arange(20) % 3, 3).float().unflatten(0, (4, 5))
+    steps = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = getattr(models, name)(latent=8, width=16, compile=compiled).train()
+        model.log = model.log_dict = lambda *args, **kwargs: None
+        loss = model.training_step({"frames": frames, "weights": weights}, 0)
+        loss.backward()
+        steps.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(steps[0]) == len(steps[1])
+    for eager, fused in zip(*steps, strict=True):
+        assert (fused - eager).norm() <= 1e-5 * eager.norm()
+    assert compiled_graphs() == 2

@@ -141,7 +141,7 @@ class SequenceVAE(LightningModule):
 
 @functools.cache
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 are as fast as others there: without AVX-512 they take a CPU twelve times as long."""
+    """Whether it has products in bfloat16; without AVX-512 a CPU takes twelve times as long over them."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

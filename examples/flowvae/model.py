@@ -1,6 +1,8 @@
 """A VAE whose latent code is moved by a bank of flows, with three degrees of supervision."""
 
+import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -57,7 +59,7 @@ class FlowVAE(SequenceVAE):
         lr: Peak learning rate, after a short warm-up.
         hold: Share of the training after which the learning rate begins its cosine decay.
         bfloat16: Run encoder and decoder in bfloat16, where the device multiplies it.
-        compile: Compile the rollout.
+        compile: Compile what a training step does outside its networks.
         image_size: Height and width of a frame: 28, 64 or 128.
     """
 
@@ -87,7 +89,7 @@ class FlowVAE(SequenceVAE):
         super().__init__(latent, size, image_size, lr, hold, bfloat16)
         self.save_hyperparameters()
         self.flows = FlowBank(fields, latent, width=width, kind=kind, control=control, frequencies=frequencies)
-        self.stepper = ODEStepper(self.flows, compile=compile)
+        self.stepper = ODEStepper(self.flows)
         self.ot = DynamicOTLoss(
             forcing=Forcing(latent, fields, width=32) if forcing else None,
             residual_weight=ot_weight,
@@ -143,22 +145,31 @@ class FlowVAE(SequenceVAE):
         """Negative evidence bound plus the transport's residual, per sequence."""
         frames = batch["frames"].transpose(0, 1)
         (mean, std), codes = self.look(frames)
-        posterior = Normal(mean, std)
-        z0 = posterior.rsample()
+        z0 = Normal(mean, std).rsample()
         weights, coefficient_kl = self.coefficients(frames, batch, codes)
-        path = self.roll(z0, weights, len(frames) - 1, record=True)
-        terms = {
-            "reconstruction": self._reconstruction(path.z, frames),
-            "code_kl": self._code_weight() * code_kl(mean, std).mean(),
-            "coefficient_kl": coefficient_kl,
-            "transport": self.transport(path),
-        }
-        if self.path_kl is not None:
-            terms["path_kl"] = self.path_kl(path, posterior.log_prob(z0).sum(-1)).total
+        z, terms = self._moving(z0, mean, std, weights)
+        terms["code_kl"] = self._code_weight() * terms["code_kl"]
+        terms |= {"reconstruction": self._reconstruction(z, frames), "coefficient_kl": coefficient_kl}
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
         loss = sum(terms.values())
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
+
+    @functools.cached_property
+    def _moving(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+        return torch.compile(self._move, fullgraph=True) if self.hparams.compile else self._move
+
+    @functools.cached_property
+    def _log_prob(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return torch.compile(bernoulli_log_prob, fullgraph=True) if self.hparams.compile else bernoulli_log_prob
+
+    def _move(self, z0: Tensor, mean: Tensor, std: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Codes of all frames, and the terms of the loss that look at codes alone."""
+        path = self.roll(z0, weights, len(weights), record=True)
+        terms = {"code_kl": code_kl(mean, std).mean(), "transport": self.transport(path)}
+        if self.path_kl is not None:
+            terms["path_kl"] = self.path_kl(path, log_normal(z0, mean, std)).total
+        return path.z, terms
 
     def _code_weight(self) -> float:
         warmup = self.hparams.code_warmup
@@ -169,12 +180,12 @@ class FlowVAE(SequenceVAE):
         count, batch = frames.shape[:2]
         others = self.hparams.decoded - 1
         if others < 0 or others >= count - 1:
-            return -bernoulli_log_prob(self.decode(z), frames).sum(0).mean()
+            return -self._log_prob(self.decode(z), frames).sum(0).mean()
         # A different choice for every sequence; each of the T frames is as likely as the others.
         chosen = 1 + torch.rand(count - 1, batch, device=z.device).argsort(0)[:others]
         chosen = torch.cat((chosen.new_zeros(1, batch), chosen))
         each = torch.arange(batch, device=z.device).expand_as(chosen)
-        losses = -bernoulli_log_prob(self.decode(z[chosen, each]), frames[chosen, each])
+        losses = -self._log_prob(self.decode(z[chosen, each]), frames[chosen, each])
         return (losses[0] + (count - 1) / others * losses[1:].sum(0)).mean()
 
 

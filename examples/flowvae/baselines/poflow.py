@@ -24,6 +24,7 @@ class PoFlow(FlowVAE):
         forcing: A wave equation has no forcing.
         change_weight: Weight of the decoder's derivative.
         change_samples: Sequences on which it is taken; it costs three times a decoding.
+        compile: What looks through the decoder is not compiled.
         **shared: Arguments of `FlowVAE`; `ot_weight` is that of the wave equation's residual.
 
     Reference:
@@ -36,9 +37,10 @@ class PoFlow(FlowVAE):
         forcing: Literal[False] = False,
         change_weight: float = 1.0,
         change_samples: int = 16,
+        compile: Literal[False] = False,
         **shared,
     ) -> None:
-        super().__init__(kind=kind, forcing=forcing, **shared)
+        super().__init__(kind=kind, forcing=forcing, compile=compile, **shared)
         self.save_hyperparameters()
         self.change_weight, self.change_samples = change_weight, change_samples
         self.raw_speed = nn.Parameter(torch.zeros(self.flows.K))
