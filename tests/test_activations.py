@@ -133,6 +133,6 @@ def test_logcosh_is_stable_and_precise_in_float32():
 
 def test_the_logarithm_of_compiled_code_is_as_exact_as_its_precision(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    for dtype, tolerance in ((torch.float32, 1e-7), (torch.float64, 1e-15)):
+    for dtype, tolerance in ((torch.float32, 2e-7), (torch.float64, 1e-15)):
         u = torch.linspace(0, 1, 1001, dtype=dtype)
         assert (_log1p(u).double() - torch.log1p(u.double())).abs().max() <= tolerance
