@@ -4,6 +4,13 @@ python examples/benchmark --threads 1 --output runs/one_thread
 python examples/benchmark --threads 2 --only train rollout mnist --output runs/two_threads
 cp runs/one_thread/benchmark.json docs/results/benchmark.json
 cp runs/two_threads/benchmark.json docs/results/benchmark_two_threads.json
+
+and on a CPU without AVX-512
+
+python examples/benchmark --threads 1 --only train mnist --output runs/avx2
+cp runs/avx2/benchmark.json docs/results/benchmark_avx2.json
+
+then
 python docs/figures/benchmark.py
 """
 
@@ -66,7 +73,7 @@ def roofline(results: dict) -> list[str]:
 
 def shares(results: dict) -> list[str]:
     """How much of a training step of the MNIST presets lies outside the networks."""
-    lines = _head("preset", "whole step, ms", "rollout compiled, ms", "encoder, decoder and optimizer, ms",
+    lines = _head("preset", "whole step, ms", "compiled, ms", "encoder, decoder and optimizer, ms",
                   "share outside", "share outside, compiled")  # fmt: skip
     for preset, part in results["mnist"].items():
         times = (spread(row["ms"]) for row in part["rows"].values())
@@ -112,10 +119,11 @@ def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write(page: str, results: dict, both_cores: dict) -> str:
+def write(page: str, results: dict, both_cores: dict, avx2: dict) -> str:
     """The page with every table between `<!-- table: NAME -->` and `<!-- end of table -->` written again."""
     special = {"roofline": roofline, "mnist": shares, "two_threads": lambda _: two_threads(both_cores),
-               "mnist_two_threads": lambda _: shares(both_cores)}  # fmt: skip
+               "mnist_two_threads": lambda _: shares(both_cores), "train_avx2": lambda _: table(avx2, "train"),
+               "mnist_avx2": lambda _: shares(avx2)}  # fmt: skip
 
     def written(found: re.Match) -> str:
         name = found[1]
@@ -126,8 +134,9 @@ def write(page: str, results: dict, both_cores: dict) -> str:
 
 
 if __name__ == "__main__":
-    measured, both = (
-        json.loads((_ROOT / "docs" / "results" / f"benchmark{end}.json").read_text()) for end in ("", "_two_threads")
-    )
-    _PAGE.write_text(write(_PAGE.read_text(), measured, both))
-    draw(measured, FOLDER)
+    measured = [
+        json.loads((_ROOT / "docs" / "results" / f"benchmark{end}.json").read_text())
+        for end in ("", "_two_threads", "_avx2")
+    ]
+    _PAGE.write_text(write(_PAGE.read_text(), *measured))
+    draw(measured[0], FOLDER)
