@@ -79,12 +79,11 @@ ACTIVATIONS: dict[str, Activation] = {
 
 def activate(name: str, a: Tensor, *, value: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     r"""$\phi'(a)$, $\phi''(a)$ and, if `value`, $\phi(a)$ of the profile `name`."""
-    if not torch.is_grad_enabled() or _is_exporting():
-        facts = _facts(name, a, value)
-    elif torch.compiler.is_compiling():
-        facts = _Facts.apply(name, a, value)
+    if torch.is_grad_enabled() and not _is_exporting():
+        node = _Facts if torch.compiler.is_compiling() else _FactsOfAnyOrder
+        facts = node.apply(name, a, value)
     else:
-        facts = _FactsOfAnyOrder.apply(name, a, value)
+        facts = _facts(name, a, value)
     return facts if value else (*facts, None)
 
 
