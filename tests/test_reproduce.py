@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -19,6 +20,7 @@ from flowvae.finish import FINISHERS  # noqa: E402
 from flowvae.model import FlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
 from flowvae.runs import CONFIGS, Run  # noqa: E402
+from flowvae.selection import BackwardSelection  # noqa: E402
 from flowvae.tables import columns, write_table  # noqa: E402
 
 PAPERS = [
@@ -96,6 +98,19 @@ def test_a_paper_row_has_the_published_sizes():
     assert paper_row(row("", "supervised", "falcor3d")).overrides["model.init_args.image_size"] == 128
     tvae = paper_row(row("", "tvae")).overrides
     assert (tvae["model.init_args.capsules"], tvae["model.init_args.capsule_dim"]) == (18, 18)
+
+
+@pytest.mark.parametrize("data", ["mnist", "shapes3d", "falcor3d", "isaac3d"])
+def test_trials_of_double_control_take_the_same_share_of_a_longer_training(data):
+    config = yaml.safe_load((CONFIGS / "mnist" / "unsupervised_double.yaml").read_text())["trainer"]
+    begin, given = "trainer.callbacks.init_args.", config["callbacks"][0]["init_args"]
+    quick = row("", "unsupervised_double", data)
+    shares = []
+    for changes in (quick.overrides, paper_row(quick).overrides):
+        steps = changes.get("trainer.max_steps", config["max_steps"])
+        usual = {"heal": BackwardSelection().heal, "learn": given["learn"]}
+        shares.append([changes.get(begin + name, value) / steps for name, value in usual.items()])
+    assert shares[1] == pytest.approx(shares[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("image_size", [28, 64, 128])
@@ -294,7 +309,18 @@ def test_an_experiment_runs_to_its_end_and_is_not_run_again(tmp_path, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "method", ["vae", "factor_vae", "slow_vae", "tvae", "poflow", "supervised", "weak", "unsupervised_slab"]
+    "method",
+    [
+        "vae",
+        "factor_vae",
+        "slow_vae",
+        "tvae",
+        "poflow",
+        "supervised",
+        "weak",
+        "unsupervised_slab",
+        "unsupervised_double",
+    ],
 )
 def test_the_paper_preset_trains_for_two_steps(method, tmp_path):
     import train

@@ -87,6 +87,8 @@ _SCENES: dict[str, dict[str, Any]] = {
 }
 # Surplus flows of scenes: most of the bound is the pixels' own entropy, and flows are found late.
 _SCENE_SELECTION = {"begin": 0.4, "end": 0.85, "heal": 60, "learn": 150, "tolerance": 0.002}
+# Steps of MNIST's quick training and of its trials; longer trainings have longer trials.
+_DOUBLE_STEPS, _DOUBLE_TRIALS = 5000, {"heal": 100, "learn": 300}
 _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
 
@@ -181,6 +183,10 @@ def paper_row(quick: Row) -> Row:
         changes |= {_MODEL + "slab": True, _MODEL + "slab_from": 0.833, _MODEL + "settle_from": 0.833}
         if known.factors and data == "mnist":
             changes[_DATA + "motion"] = "speeds"
+    if method == "unsupervised_double":
+        stretch = known.paper_max_steps / quick.overrides.get("trainer.max_steps", _DOUBLE_STEPS)
+        trials = {f"trainer.callbacks.init_args.{name}": steps for name, steps in _DOUBLE_TRIALS.items()}
+        changes |= {name: round(stretch * quick.overrides.get(name, steps)) for name, steps in trials.items()}
     return Row(quick.name, quick.config, changes)
 
 
