@@ -19,7 +19,7 @@ from flowvae.experiments import DATA, EXPERIMENTS, Experiment, Row, data_of, pap
 from flowvae.finish import FINISHERS  # noqa: E402
 from flowvae.model import FlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
-from flowvae.runs import CONFIGS, Run  # noqa: E402
+from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
 from flowvae.selection import BackwardSelection  # noqa: E402
 from flowvae.tables import columns, write_table  # noqa: E402
 
@@ -368,6 +368,18 @@ def test_a_table_of_other_footage_is_named_after_it(tmp_path, monkeypatch, root,
     assert f"`python examples/reproduce.py calms21 --data.root {shown} --seeds 0 --data.stride=3`" in text
     assert [file.stem for file in (tmp_path / "out").glob("*.md")] == [written]
     assert text.startswith("# Footage (mouse): unsup" if root.endswith("mp4") else "# CalMS21: unsup")
+
+
+def test_a_run_that_is_killed_keeps_the_time_it_took(tmp_path):
+    clock = tmp_path / "seconds"
+    with _counting(clock, 5.0, tick=0.01):
+        while not clock.exists():
+            time.sleep(0.01)
+        assert float(clock.read_text()) > 5
+    first = float(clock.read_text())
+    with _counting(clock, first, tick=60):
+        time.sleep(0.05)
+    assert float(clock.read_text()) >= first + 0.05
 
 
 def test_a_run_that_two_want_at_once_is_trained_once(tmp_path, monkeypatch):

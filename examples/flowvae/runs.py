@@ -5,7 +5,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,10 +92,10 @@ class Run(NamedTuple):
 
     def _execute(self, threads: int) -> None:
         folder = self.folder
-        clock, before = folder / "seconds", self.seconds()
-        started = time.monotonic()
-        for command in self._commands():
-            with (folder / "log.txt").open("a") as log:
+        # Training and the first test count; a later test does not.
+        counted = nullcontext() if self.results() is not None else _counting(folder / "seconds", self.seconds())
+        with counted, (folder / "log.txt").open("a") as log:
+            for command in self._commands():
                 subprocess.run(
                     [sys.executable, str(EXAMPLES / "train.py"), *command],
                     stdout=log,
@@ -100,9 +103,6 @@ class Run(NamedTuple):
                     env={**_ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads)},
                     check=True,
                 )
-            # Training and the first test count; a later test does not.
-            if self.results() is None:
-                clock.write_text(str(before + time.monotonic() - started))
         newest = max(folder.rglob("test.json"), key=lambda file: file.stat().st_mtime)
         figures = json.loads(newest.read_text())
         figures["seconds"] = (self.results() or {}).get("seconds", self.seconds())
@@ -133,3 +133,26 @@ class Run(NamedTuple):
         saving += ["--trainer.callbacks.every_n_train_steps", "250", "--trainer.callbacks.filename", "step"]
         resume = ["--ckpt_path", str(last)] if last.exists() else []
         return [["fit", *common, *saving, *resume], test]
+
+
+@contextmanager
+def _counting(clock: Path, before: float, tick: float = 10.0) -> Iterator[None]:
+    """Keep the seconds spent, beyond those `before`, in a file that tells them even after a kill."""
+    started, over, unfinished = time.monotonic(), threading.Event(), clock.with_suffix(".part")
+
+    def write() -> None:
+        unfinished.write_text(str(before + time.monotonic() - started))
+        unfinished.replace(clock)
+
+    def count() -> None:
+        while not over.wait(tick):
+            write()
+
+    counter = threading.Thread(target=count, daemon=True)
+    counter.start()
+    try:
+        yield
+    finally:
+        over.set()
+        counter.join()
+        write()
