@@ -35,7 +35,7 @@ def test_every_degree_of_supervision_trains_tests_and_draws(config, tmp_path):
     from flowvae.model import load_model
     from flowvae.pictures import draw_flows
 
-    cli = run_training(f"{config}.yaml", tmp_path, "--trainer.max_steps", "3", "--trainer.limit_test_batches", "8")
+    cli = run_training(f"{config}.yaml", tmp_path, "--trainer.max_steps", "3")
     cli.trainer.save_checkpoint(tmp_path / "model.ckpt")
     cli.trainer.test(cli.model, cli.datamodule, verbose=False)
     assert list(tmp_path.rglob("test.json"))

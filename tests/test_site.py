@@ -13,8 +13,8 @@ def addresses() -> list[str]:
     return sorted(str(file.parent.relative_to(build())) for file in build().rglob("index.html"))
 
 
-# A page's width does not depend on its colours: one scheme for each width.
-@pytest.mark.parametrize(("page", "width"), [("light", 1280), ("dark", 375)], indirect=["page"])
+@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 def test_every_page_loads_whole_and_asks_no_other_host(page, address, tmp_path, width):
     page.set_viewport_size({"width": width, "height": 900})
     for name in addresses():

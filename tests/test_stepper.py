@@ -397,8 +397,7 @@ class TestCompile:
     @pytest.mark.parametrize("reverse", [False, True])
     def test_every_method_is_one_graph(self, tracing_alone, method, density, kind, reverse):
         bank, z = small_bank(kind=kind), torch.randn(5, 3)
-        settings = {"density": density, "inverse_iterations": 1}
-        eager, compiled = (ODEStepper(bank, method, compile=c, **settings) for c in (False, True))
+        eager, compiled = (ODEStepper(bank, method, density=density, compile=c) for c in (False, True))
         expected = eager(z, torch.ones(2), steps=2, reverse=reverse)
         path = compiled(z, torch.ones(2), steps=2, reverse=reverse)
         close(path.z, expected.z)
