@@ -8,6 +8,7 @@ configuration and the seed, and experiments with the same model share its run.
 """
 
 import argparse
+import shlex
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -184,7 +185,13 @@ def _command(options: argparse.Namespace) -> str:
     parts += [f"--data.root {name}" for name in shown]
     parts += ["--preset paper"] if options.preset == "paper" else []
     parts += ["--seeds " + " ".join(map(str, options.seeds))] if options.seeds != [0, 1, 2] else []
-    return " ".join([*parts, *options.extra])
+    return " ".join([*parts, *map(_quoted, options.extra)])
+
+
+def _quoted(argument: str) -> str:
+    # A shell needs no quotes around what has no spaces or brackets.
+    name, equals, value = argument.partition("=")
+    return name + equals + shlex.quote(value) if equals else shlex.quote(argument)
 
 
 def _shown_roots(given: list[str], data: str) -> list[str]:

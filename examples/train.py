@@ -11,16 +11,22 @@ import warnings
 
 from flowvae.base import SequenceVAE
 from flowvae.data.sequences import SequenceData
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class SequenceCLI(LightningCLI):
-    """A model and a data module of any class; digits unless the data's class is given."""
+    """A model and a data module of any class; the newest weights are `last.ckpt` in `--trainer.default_root_dir`."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Name the default data."""
+        """Name the default data, and keep checkpoints where later commands look for them."""
         parser.set_defaults({"data": {"class_path": "flowvae.data.sequences.DigitsData"}})
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath")
+        parser.set_defaults(
+            {"checkpoint.save_last": True, "checkpoint.filename": "step", "checkpoint.enable_version_counter": False}
+        )
 
 
 def main(arguments: list[str] | None = None) -> LightningCLI:

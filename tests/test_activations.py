@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,25 @@ def test_forward_mode_and_vmap_agree_with_reverse_mode(facts):
     reverse = torch.func.vmap(torch.func.jacrev(facts))(a)
     for one, other in zip(forward, reverse, strict=True):
         close(one, other)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("forwards", itertools.product((False, True), repeat=3))
+def test_derivatives_of_derivatives_agree_in_every_order_of_modes(name, forwards):
+    def third_derivative(function):
+        for forward in forwards:
+            function = torch.func.jacfwd(function) if forward else torch.func.jacrev(function)
+        return function(torch.tensor(0.7))
+
+    phi = ACTIVATIONS[name]
+    close(third_derivative(lambda a: activate(name, a, value=True)[0]), third_derivative(phi.first))
+    close(third_derivative(lambda a: activate(name, a, value=True)[2]), third_derivative(phi.value))
+
+
+def test_forward_mode_is_right_without_a_transform(facts):
+    a = torch.tensor([-2.0, 0.0, 0.7], requires_grad=True)
+    assert torch.autograd.gradcheck(facts, a, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(facts, a, check_fwd_over_rev=True)
 
 
 def test_gradients_that_nobody_asks_for_cost_nothing(facts):

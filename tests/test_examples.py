@@ -292,6 +292,32 @@ def test_bfloat16_is_for_devices_that_multiply_it(fast, monkeypatch):
     for wanted in (True, False):
         with FlowVAE(latent=4, bfloat16=wanted)._precision(torch.zeros(1)):
             assert torch.is_autocast_enabled("cpu") == (wanted and fast)
+        with torch.autocast("cpu", torch.bfloat16), FlowVAE(latent=4, bfloat16=wanted)._precision(torch.zeros(1)):
+            assert torch.is_autocast_enabled("cpu")
+
+
+def test_bfloat16_that_a_cpu_emulates_is_not_used(monkeypatch):
+    from flowvae.base import multiplies_bfloat16
+
+    supported = multiplies_bfloat16.__wrapped__
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert not supported(torch.device("cpu"))
+    assert not supported(torch.device("meta"))
+
+
+def test_a_copy_of_a_model_that_ran_compiled_code_moves_by_its_own_flows(monkeypatch):
+    import copy
+    import pickle
+
+    from flowvae.model import FlowVAE
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    model = FlowVAE(latent=4, compile=True)
+    assert model._moving.__self__ is model
+    model._log_prob  # noqa: B018
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other._moving.__self__ is other
 
 
 @pytest.mark.compile

@@ -221,6 +221,27 @@ def test_fields_work_under_vmap_and_inference_mode(kind):
         close(field.jet(t, z).laplacian, field.jet(t, z.clone()).laplacian)
 
 
+def test_nested_forward_mode_gives_the_laplacian():
+    field, t, z = randomize(PotentialFlowField(3, 4)), torch.tensor(0.3), torch.randn(3)
+
+    def potential(z):
+        return field.jet(t, z).potential
+
+    close(torch.func.jacfwd(torch.func.jacfwd(potential))(z).trace(), field.jet(t, z).laplacian)
+
+
+@pytest.mark.compile
+@pytest.mark.usefixtures("fresh_compiler")
+def test_derivatives_under_vmap_compile(tracing_alone):
+    field, t, z = randomize(PotentialFlowField(3, 4)), torch.tensor(0.3), torch.randn(5, 3)
+
+    def potential(z):
+        return field.jet(t, z).potential
+
+    gradient = torch.func.vmap(torch.func.grad(potential))
+    close(torch.compile(gradient, fullgraph=True)(z), field.jet(t, z).velocity)
+
+
 def test_fields_show_their_sizes():
     assert "dim=3, width=4, activation='cos'" in repr(PotentialFlowField(3, 4, activation="cos"))
 

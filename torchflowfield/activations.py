@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 
@@ -79,12 +80,19 @@ ACTIVATIONS: dict[str, Activation] = {
 
 def activate(name: str, a: Tensor, *, value: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     r"""$\phi'(a)$, $\phi''(a)$ and, if `value`, $\phi(a)$ of the profile `name`."""
-    if torch.is_grad_enabled() and not _is_exporting():
-        node = _Facts if torch.compiler.is_compiling() else _FactsOfAnyOrder
-        facts = node.apply(name, a, value)
-    else:
-        facts = _facts(name, a, value)
+    if _is_transformed():
+        # Forward mode within forward mode loses tangents in an `autograd.Function`, without an error.
+        phi = ACTIVATIONS[name]
+        slope = phi.first(a)
+        return slope, phi.rate(a, slope), phi.value(a) if value else None
+    make = _Facts.apply if torch.is_grad_enabled() and not _is_exporting() else _facts
+    facts = make(name, a, value)
     return facts if value else (*facts, None)
+
+
+def _is_transformed() -> bool:
+    """Whether `torch.func` or forward mode is at work."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _facts(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
@@ -93,8 +101,8 @@ def _facts(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
     rate = phi.rate(a, slope)
     if not value:
         return slope, rate
-    # log cosh a = |a| - log(1 + |tanh a|) shares the tanh. Differentiated twice at a = 0 it fails: neither `_Facts` nor
-    # compiled code is, but an exported graph may be.
+    # log cosh a = |a| - log(1 + |tanh a|) shares the tanh. Differentiated twice at a = 0 it fails: `_Facts` is not, but
+    # an exported graph may be.
     if name == "logcosh" and not _is_exporting():
         return slope, rate, a.abs() - _log1p(slope.abs())
     return slope, rate, phi.value(a)
@@ -104,7 +112,7 @@ def _log1p(u: Tensor) -> Tensor:
     r"""$\log(1 + u)$ for $0 \le u \le 1$."""
     if not torch.compiler.is_compiling() or u.dtype.itemsize > 4:
         return torch.log1p(u)
-    # 2 artanh(u / (2 + u)), whose series to the 13th power leaves 1e-8: fused, it is faster than a logarithm.
+    # 2 artanh(u / (2 + u)), whose series to the 13th power leaves 1e-8: fused, it is faster than a logarithm on a CPU.
     s = u / (2 + u)
     square = s * s
     series = square / 13 + 1 / 11
@@ -114,7 +122,7 @@ def _log1p(u: Tensor) -> Tensor:
 
 
 class _Facts(torch.autograd.Function):
-    """Slope, rate and value as one node of the graph, with one derivative: what compiled code can do."""
+    """Slope, rate and value as one node of the graph; its derivative, of any order, is again of this form."""
 
     @staticmethod
     def forward(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
@@ -137,20 +145,3 @@ class _Facts(torch.autograd.Function):
         if by_value is not None:
             total = by_value * slope if total is None else torch.addcmul(total, by_value, slope)
         return None, total, None
-
-
-class _FactsOfAnyOrder(_Facts):
-    """The same for `torch.func` too; every derivative of it is again of this form."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _Facts.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*output[:2])
-
-    @staticmethod
-    def jvp(ctx: Any, _name: None, tangent: Tensor, _value: None) -> tuple[Tensor, ...]:
-        slope, rate = ctx.saved_tensors
-        tangents = (tangent * rate, tangent * ACTIVATIONS[ctx.name].third(slope, rate), tangent * slope)
-        return tangents[: ctx.facts]

@@ -2,6 +2,8 @@
 
 import functools
 import math
+import platform
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -135,16 +137,21 @@ class SequenceVAE(LightningModule):
         return [{"params": list(self.parameters())}]
 
     def _precision(self, x: Tensor):
-        enabled = self.half_precision and multiplies_bfloat16(x.device)
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
+        # Otherwise as the trainer's own precision says.
+        half = self.half_precision and multiplies_bfloat16(x.device)
+        return torch.autocast(x.device.type, torch.bfloat16) if half else nullcontext()
 
 
 @functools.cache
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether it has products in bfloat16; without AVX-512 a CPU takes twelve times as long over them."""
+    """Whether it has products in bfloat16; a CPU that makes do without takes four to twelve times as long over them."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    # On x86 oneDNN accepts the type from plain AVX-512 on, and emulates it.
+    native = platform.machine() not in ("x86_64", "AMD64") or torch.cpu._is_avx512_bf16_supported()
+    return native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def parameter_groups(model: nn.Module, *own: tuple[list[nn.Parameter], float]) -> list[dict]:

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +154,10 @@ class FlowVAE(SequenceVAE):
         loss = sum(terms.values())
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled function cannot be copied or pickled; it is made anew when next needed.
+        return {name: x for name, x in super().__getstate__().items() if name not in ("_moving", "_log_prob")}
 
     @functools.cached_property
     def _moving(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:

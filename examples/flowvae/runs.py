@@ -128,11 +128,8 @@ class Run(NamedTuple):
         test = ["test", *common, "--ckpt_path", str(last)]
         if self.results() is not None:
             return [test]
-        saving = ["--trainer.callbacks+", "lightning.pytorch.callbacks.ModelCheckpoint"]
-        saving += ["--trainer.callbacks.dirpath", str(folder), "--trainer.callbacks.save_last", "true"]
-        saving += ["--trainer.callbacks.every_n_train_steps", "250", "--trainer.callbacks.filename", "step"]
         resume = ["--ckpt_path", str(last)] if last.exists() else []
-        return [["fit", *common, *saving, *resume], test]
+        return [["fit", *common, "--checkpoint.every_n_train_steps", "250", *resume], test]
 
 
 @contextmanager

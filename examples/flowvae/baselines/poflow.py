@@ -60,7 +60,8 @@ class PoFlow(FlowVAE):
         """Squared size of the decoder's derivative along velocities `[B, D]`, summed over the pixels, `[B]`."""
         half, self.half_precision = self.half_precision, False
         try:
-            moved = jvp(lambda codes: self.decode(codes).sigmoid(), (z,), (velocity,))[1]
+            with torch.autocast(z.device.type, enabled=False):
+                moved = jvp(lambda codes: self.decode(codes).sigmoid(), (z,), (velocity,))[1]
         finally:
             self.half_precision = half
         return moved.square().flatten(1).sum(1)

@@ -26,7 +26,7 @@ def mitsuba() -> ModuleType:
     except ImportError as error:
         raise MissingRendererError(
             f"rendered stand-ins: expected the package mitsuba, got {error}. Install the extra: "
-            'pip install "torchflowfield[render]".'
+            'pip install ".[render]" in a checkout.'
         ) from error
     # Threads do not inherit the variant.
     if mi.variant() != "scalar_rgb":
