@@ -85,7 +85,7 @@ def activate(name: str, a: Tensor, *, value: bool) -> tuple[Tensor, Tensor, Tens
         phi = ACTIVATIONS[name]
         slope = phi.first(a)
         return slope, phi.rate(a, slope), phi.value(a) if value else None
-    make = _Facts.apply if torch.is_grad_enabled() and not _is_exporting() else _facts
+    make: Callable[..., tuple[Any, ...]] = _Facts.apply if torch.is_grad_enabled() and not _is_exporting() else _facts
     facts = make(name, a, value)
     return facts if value else (*facts, None)
 
