@@ -189,7 +189,7 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _quoted(argument: str) -> str:
-    # A shell needs no quotes around what has no spaces or brackets.
+    # Only the value, so that the option reads as it was typed.
     name, equals, value = argument.partition("=")
     return name + equals + shlex.quote(value) if equals else shlex.quote(argument)
 

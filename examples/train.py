@@ -17,7 +17,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class SequenceCLI(LightningCLI):
-    """A model and a data module of any class; the newest weights are `last.ckpt` in `--trainer.default_root_dir`."""
+    """A model and a data module of any class, digits unless the data's class is given.
+
+    The newest weights are `last.ckpt` in `--trainer.default_root_dir`.
+    """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name the default data, and keep checkpoints where later commands look for them."""
