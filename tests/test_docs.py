@@ -9,6 +9,7 @@ import pkgutil
 import re
 import runpy
 import textwrap
+import tomllib
 from html.parser import HTMLParser
 
 import pytest
@@ -256,6 +257,8 @@ def test_every_command_of_the_texts_exists(command):
     if program == "make":
         makefile = (ROOT / "Makefile").read_text()
         targets = re.findall(r"^(\w[\w-]*):", makefile, flags=re.MULTILINE)
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        targets += [f".venv/{extra}" for extra in extras]
         assert {word for word in (first, *rest) if "=" not in word} <= set(targets)
         assert all(f"$({word.split('=')[0]})" in makefile for word in rest if "=" in word)
         return
