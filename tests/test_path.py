@@ -34,7 +34,7 @@ def test_what_a_path_records_is_the_jet_of_the_bank(case):
     close(path.initial_norm2, 0 * origin if rotation_alone else origin)
     g = schedule_of(weights, bank, z, steps)
     close(path.weights, g)
-    close(path.active, (g[..., : bank.K] != 0)[..., chosen])
+    close(path.active, (g[..., : bank.K] != 0).to(z)[..., chosen])
 
 
 @given(rollouts())
@@ -47,7 +47,7 @@ def test_a_path_has_the_shapes_it_documents(case):
     assert path.z.shape == (steps + 1, *batch, 3)
     assert path.log_det.shape == (steps + 1, *batch)
     assert path.weights.shape == (steps, *batch, bank.num_controls)
-    assert path.active.dtype == torch.bool
+    assert path.active.dtype == z.dtype
     assert path.active.shape == path.time_derivative.shape == path.gradient_norm2.shape == (steps, *batch, fields)
     assert path.initial_norm2.shape == (*batch, fields)
     assert path.kinetic.shape == (steps, *batch)

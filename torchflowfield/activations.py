@@ -115,7 +115,7 @@ def _log1p(u: Tensor) -> Tensor:
     # 2 artanh(u / (2 + u)), whose series to the 13th power leaves 1e-8: fused, it is faster than a logarithm on a CPU.
     s = u / (2 + u)
     square = s * s
-    series = square / 13 + 1 / 11
+    series = square * (1 / 13) + 1 / 11
     for n in (9, 7, 5, 3, 1):
         series = series * square + 1 / n
     return 2 * s * series

@@ -103,7 +103,7 @@ class DynamicOTLoss(nn.Module):
         active = torch.ones_like(path.active) if self.fields == "all" else path.active
         terms = (
             _mean_where(residual.square(), active),
-            _mean_where(path.initial_norm2, active.any(0)),
+            _mean_where(path.initial_norm2, active.amax(0)),
             path.kinetic.mean(),
         )
         weights = (self.residual_weight, self.initial_weight, self.kinetic_weight)
@@ -164,5 +164,5 @@ class PathKL(nn.Module):
         return PathKLTerms(per_frame, total.mean())
 
 
-def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+def _mean_where(values: Tensor, ones: Tensor) -> Tensor:
+    return (values * ones).sum() / ones.sum().clamp(min=1)

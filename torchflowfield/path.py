@@ -18,7 +18,7 @@ class FlowPath(NamedTuple):
         log_det: $\log|\det \partial z_t / \partial z_0|$, `[T+1, *]`; None with `density=None`.
         weights: The coefficients of every step, `[T, *, num_controls]`.
         field: The field that an int weight selected, else None.
-        active: Which gradients a step used, `[T, *, F]`.
+        active: 1 for the gradients that a step used, 0 for the others, `[T, *, F]`.
         time_derivative: $\partial u_k / \partial t$ at the start of every step, `[T, *, F]`.
         gradient_norm2: $\|\nabla u_k\|^2$ there, `[T, *, F]`.
         initial_norm2: $\|\nabla u_k(0, z_0)\|^2$, `[*, F]`.

@@ -171,7 +171,11 @@ class ODEStepper(nn.Module):
         if not record or reverse or substeps * len(tableau.nodes) > 1:
             grid = grid.folded()
         instants = grid.unbind(max(1, last))
-        mixtures = controls.unbind(0) if selection is None else [None] * steps
+        if selection is not None:
+            controls = controls[..., selection.field : selection.field + 1, :]
+        # In memory as `[T, K, P, *]`, as the ridge algebra and the losses read them, along the samples.
+        controls = controls.movedim((-2, -1), (1, 2)).contiguous()
+        mixtures = controls.movedim((1, 2), (-2, -1)).unbind(0) if selection is None else [None] * steps
 
         log_det = z.new_zeros(z.shape[:-1])
         frames, log_dets = [z], [log_det]
@@ -205,9 +209,8 @@ class ODEStepper(nn.Module):
         )
         if not record:
             return path
-        parts = controls if selection is None else controls[..., selection.field : selection.field + 1, :]
-        # In memory as `[T, F, *]`, as the records are: their losses then read and write along the samples.
-        active = (parts.flip(0) if reverse else parts)[..., 0].movedim(-1, 1).contiguous() != 0
+        # Ones and zeros, as compiled code is slow at reading booleans.
+        active = (controls.flip(0) if reverse else controls)[:, :, 0].detach().sign().abs()
         return path._replace(
             active=active.movedim(1, -1),
             time_derivative=_stack([r.time_derivative for r in records], active, z).movedim(1, -1),
