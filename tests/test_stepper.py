@@ -377,10 +377,11 @@ def gradients_of(stepper, z, g, steps):
 @pytest.mark.compile
 @pytest.mark.usefixtures("fresh_compiler")
 class TestCompile:
-    def test_a_compiled_training_step_equals_the_eager_one(self):
+    @pytest.mark.parametrize("how", [True, {"cpp_wrapper": True}])
+    def test_a_compiled_training_step_equals_the_eager_one(self, how):
         bank = small_bank()
         z, g = torch.randn(5, 3, requires_grad=True), torch.randn(2, 5, 2, requires_grad=True)
-        eager, compiled = ODEStepper(bank), ODEStepper(bank, compile=True)
+        eager, compiled = ODEStepper(bank), ODEStepper(bank, compile=how)
         expected, gradients = gradients_of(eager, z, g, 2)
         path, compiled_gradients = gradients_of(compiled, z, g, 2)
         for name, value in expected._asdict().items():

@@ -15,11 +15,12 @@ class CompiledRollout:
 
     Args:
         rollout: Called with z, weights, controls, the time of the first frame and the options.
-        mode: Mode of `torch.compile`.
+        how: A mode of `torch.compile`, its options, or True for neither.
     """
 
-    def __init__(self, rollout: Callable[..., FlowPath], mode: str | None) -> None:
-        self._rollout = torch.compile(rollout, fullgraph=True, mode=mode, **_compile_options())
+    def __init__(self, rollout: Callable[..., FlowPath], how: bool | str | dict[str, Any]) -> None:
+        given: dict[str, Any] = {"mode" if isinstance(how, str) else "options": how} if how is not True else {}
+        self._rollout = torch.compile(rollout, fullgraph=True, **given, **_recompile_limit())
         self._usual_steps: int | None = None
 
     def __call__(
@@ -46,6 +47,6 @@ def pieces(steps: int) -> list[int]:
     return lengths or [0]
 
 
-def _compile_options() -> dict[str, Any]:
+def _recompile_limit() -> dict[str, Any]:
     # Lengths, recording and direction each have their graph; PyTorch's own limit of 8 is for accidents.
     return {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}

@@ -28,9 +28,10 @@ class ODEStepper(nn.Module):
         substeps: Steps per frame of the fixed-step methods.
         density: `"trace"` integrates the divergence (continuous time); `"exact"` sums the log-determinants of the
             Euler map (`euler` only); None tracks no density.
-        compile: Compile the whole rollout with `fullgraph=True`, or with a mode of `torch.compile` if it is a string:
-            `"reduce-overhead"` adds CUDA graphs. The number of steps of the first call gets one graph; any other number
-            is composed of pieces of 32, 16, 8, 4, 2 and 1 steps, so that few graphs serve all lengths.
+        compile: Compile the whole rollout with `fullgraph=True`; a string is a mode of `torch.compile`, a dict its
+            options: `"reduce-overhead"` adds CUDA graphs, `{"cpp_wrapper": True}` spares small steps on a CPU some
+            Python. The number of steps of the first call gets one graph; any other number is composed of pieces of 32,
+            16, 8, 4, 2 and 1 steps, so that few graphs serve all lengths.
         checkpoint: Keep only the frames for the backward pass and compute each step again there: less memory, more
             time.
         inverse_iterations: Iterations of Newton's method, with the closed-form Jacobian, by which `reverse=True`
@@ -60,7 +61,7 @@ class ODEStepper(nn.Module):
         *,
         substeps: int = 1,
         density: str | None = "trace",
-        compile: bool | str = False,
+        compile: bool | str | dict[str, Any] = False,
         checkpoint: bool = False,
         inverse_iterations: int = 5,
         adjoint: bool = False,
@@ -141,8 +142,7 @@ class ODEStepper(nn.Module):
         if not self.compile_rollout or torch.compiler.is_compiling():
             return self._rollout(z0, given, controls, start_time, *options)
         if self._compiled is None:
-            mode = self.compile_rollout if isinstance(self.compile_rollout, str) else None
-            self._compiled = CompiledRollout(self._rollout, mode)
+            self._compiled = CompiledRollout(self._rollout, self.compile_rollout)
         return self._compiled(z0, given, controls, start_time, options)
 
     def _rollout(

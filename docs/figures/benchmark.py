@@ -33,6 +33,7 @@ _NAMES = {
     "six products, φ and φ′": "+ φ, φ′",
     "torchflowfield, eager": "eager",
     "torchflowfield, compiled": "compiled",
+    "torchflowfield, compiled, C++ wrapper": "compiled, C++ wrapper",
     "nested autograd, one probe": "nested, one probe",
     "nested autograd, exact": "nested, exact",
     "torch.func, one probe": "`torch.func`, one probe",
