@@ -141,6 +141,15 @@ def test_a_run_is_named_by_all_that_it_depends_on(tmp_path, monkeypatch):
     monkeypatch.setattr("flowvae.runs._VERSIONS", {"unsupervised": 0})
     assert first.folder == before[0]
     assert learned.folder != before[1]
+    # What a configuration says counts, not its comments.
+    config = (CONFIGS / first.row.config).read_text()
+    copy = tmp_path / first.row.config
+    copy.parent.mkdir()
+    monkeypatch.setattr("flowvae.runs.CONFIGS", tmp_path)
+    copy.write_text(f"# Another comment.\n{config}")
+    assert first.folder == before[0]
+    copy.write_text(config.replace("latent: 32", "latent: 33"))
+    assert first.folder != before[0]
 
 
 def test_a_run_is_missing_then_interrupted_then_done(tmp_path):

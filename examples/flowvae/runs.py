@@ -39,7 +39,7 @@ class Run(NamedTuple):
     @property
     def folder(self) -> Path:
         """Where the run keeps everything, named by a hash of all that it depends on."""
-        config = (CONFIGS / self.row.config).read_text()
+        config = yaml.safe_load((CONFIGS / self.row.config).read_text())
         versions = [version for name, version in _VERSIONS.items() if name in self.row.config]
         given = [config, self.row.overrides, self.seed, self.extra, self.root is not None, versions]
         key = json.dumps(given, sort_keys=True)
