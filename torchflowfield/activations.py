@@ -15,20 +15,21 @@ from torch.nn import functional as F
 
 
 class Activation(NamedTuple):
-    r"""A ridge profile and its first three derivatives, stable for large arguments.
+    r"""A ridge profile and its derivatives, stable for large arguments.
 
     Attributes:
         value: $\phi(a)$.
         first: $\phi'(a)$, the slope.
         rate: $\phi''$ from $a$ and the slope.
-        third: $\phi'''$ from the slope and the rate.
+        pull: The gradient by $a$, from those by slope and rate and these two: the first times $\phi''$ and the second
+            times $\phi'''$.
         convex: Whether $\phi'' \ge 0$.
     """
 
     value: Callable[[Tensor], Tensor]
     first: Callable[[Tensor], Tensor]
     rate: Callable[[Tensor, Tensor], Tensor]
-    third: Callable[[Tensor, Tensor], Tensor]
+    pull: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     convex: bool
 
     def second(self, a: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ def _tanh(a: Tensor) -> Tensor:
     # PyTorch's tanh takes three to four times as long as its sigmoid on a CPU. The error is of the order of that of a
     # sum of numbers of size 1, as `a` is one; half precisions would lose small slopes.
     if a.is_cpu and a.dtype.itemsize >= 4 and not _is_exporting():
-        return torch.rsub(torch.sigmoid(-2 * a), 1, alpha=2)
+        return torch.rsub((-2 * a).sigmoid_(), 1, alpha=2)
     return torch.tanh(a)
 
 
@@ -62,17 +63,21 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda a: torch.add(-math.log(2) - a, F.softplus(a, 2.0, 40.0), alpha=2),
         _tanh,
         lambda a, slope: _one_minus_square(slope),
-        lambda slope, rate: -2 * slope * rate,
+        lambda by_slope, by_rate, slope, rate: torch.addcmul(by_slope, by_rate, slope, value=-2) * rate,
         True,
     ),
     "cos": Activation(
-        lambda a: -torch.cos(a), torch.sin, lambda a, slope: torch.cos(a), lambda slope, rate: -slope, False
+        lambda a: -torch.cos(a),
+        torch.sin,
+        lambda a, slope: torch.cos(a),
+        lambda by_slope, by_rate, slope, rate: torch.addcmul(by_slope * rate, by_rate, slope, value=-1),
+        False,
     ),
     "softplus": Activation(
         _softplus,
         torch.sigmoid,
         lambda a, slope: torch.addcmul(slope, slope, slope, value=-1),
-        lambda slope, rate: (1 - 2 * slope) * rate,
+        lambda by_slope, by_rate, slope, rate: torch.addcmul(by_slope + by_rate, by_rate, slope, value=-2) * rate,
         True,
     ),
 }
@@ -104,7 +109,7 @@ def _facts(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
     # log cosh a = |a| - log(1 + |tanh a|) shares the tanh. Differentiated twice at a = 0 it fails: `_Facts` is not, but
     # an exported graph may be.
     if name == "logcosh" and not _is_exporting():
-        return slope, rate, a.abs() - _log1p(slope.abs())
+        return slope, rate, a.abs().sub_(_log1p(slope.abs()))
     return slope, rate, phi.value(a)
 
 
@@ -138,10 +143,11 @@ class _Facts(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, Tensor | None, None]:
         slope, rate = ctx.saved_tensors
         by_slope, by_rate, by_value = grads if len(grads) == 3 else (*grads, None)
-        total = None if by_slope is None else by_slope * rate
-        if by_rate is not None:
-            term = by_rate * ACTIVATIONS[ctx.name].third(slope, rate)
-            total = term if total is None else total + term
+        if by_rate is None:
+            total = None if by_slope is None else by_slope * rate
+        else:
+            by_slope = torch.zeros_like(by_rate) if by_slope is None else by_slope
+            total = ACTIVATIONS[ctx.name].pull(by_slope, by_rate, slope, rate)
         if by_value is not None:
             total = by_value * slope if total is None else torch.addcmul(total, by_value, slope)
         return None, total, None
