@@ -11,16 +11,17 @@ PRODUCTS = {"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm"}
 
 
 class CountProducts(TorchDispatchMode):
-    """Counts matrix products whose arithmetic grows with the batch."""
+    """Counts products of two matrices, not those with a vector, whose arithmetic grows with the batch."""
 
     def __init__(self, batch):
         super().__init__()
         self.batch, self.count = batch, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        sizes = {size for x in args if isinstance(x, torch.Tensor) for size in x.shape}
-        if str(function).rsplit(".", 1)[0] in PRODUCTS and self.batch in sizes:
-            self.count += 1
+        if str(function).rsplit(".", 1)[0] in PRODUCTS:
+            shapes = [x.shape[-2:] for x in args[-2:]]
+            sizes = {size for shape in shapes for size in shape}
+            self.count += self.batch in sizes and 1 not in sizes
         return function(*args, **(kwargs or {}))
 
 
