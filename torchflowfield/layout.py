@@ -18,6 +18,19 @@ def columns(x: Tensor, batch: torch.Size) -> Tensor:
     return x[..., None] if x.ndim == 2 else x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]).permute(1, 2, 0)
 
 
+def over_units(factors: Tensor, values: Tensor, batch: torch.Size) -> Tensor:
+    """Sum over the units of `values [K, H, N]` with the factors `[K, H]` or `[*, K, H]`; `[K, N]`."""
+    # As a product it reads and writes less, both ways; compiled code fuses it with what made the values.
+    if factors.ndim == 2 and not torch.compiler.is_compiling() and not autocasts(values):
+        return torch.bmm(factors.unsqueeze(1), values).squeeze(1)
+    return (columns(factors, batch) * values).sum(1)
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether products on the device of `x` are made in the precision of autocast."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
 def rows(x: Tensor, batch: torch.Size) -> Tensor:
     """`[..., N]` as `[*, ...]`."""
     plain = torch.compiler.is_compiling() or x.numel() < _SMALL

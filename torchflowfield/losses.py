@@ -164,5 +164,5 @@ class PathKL(nn.Module):
         return PathKLTerms(per_frame, total.mean())
 
 
-def _mean_where(values: Tensor, ones: Tensor) -> Tensor:
-    return (values * ones).sum() / ones.sum().clamp(min=1)
+def _mean_where(values: Tensor, active: Tensor) -> Tensor:
+    return (values * active).sum() / active.sum().clamp(min=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchflowfield.activations import ACTIVATIONS, activate
 from torchflowfield.interface import Jet, log_det_euler
-from torchflowfield.layout import columns, rows, split
+from torchflowfield.layout import autocasts, columns, over_units, rows, split
 
 
 class Evaluation(NamedTuple):
@@ -102,7 +102,7 @@ class RidgeSnapshot(NamedTuple):
     def _preactivation(self, z: Tensor) -> Tensor:
         weight, samples = self.weight.flatten(0, 1), z.reshape(-1, z.shape[-1]).T
         # Autocast would round the shift to its own precision.
-        if self.shift.ndim == 2 and not _autocasts(z):
+        if self.shift.ndim == 2 and not autocasts(z):
             return torch.addmm(self.shift.flatten()[:, None], weight, samples).unflatten(0, self.weight.shape[:2])
         return (weight @ samples).unflatten(0, self.weight.shape[:2]) + columns(self.shift, z.shape[:-1])
 
@@ -116,7 +116,7 @@ class RidgeSnapshot(NamedTuple):
     def _laplacians(self, slope_rate: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None:
             return slope_rate.new_zeros(slope_rate[:, 0].shape)
-        return _over_units(self.amplitude * self.norm2, slope_rate, batch)
+        return over_units(self.amplitude * self.norm2, slope_rate, batch)
 
     def _mixed_laplacian(self, slope_rate: Tensor, gradient: Tensor | None, batch: torch.Size) -> Tensor:
         laplacians = self._laplacians(slope_rate, batch)
@@ -125,8 +125,8 @@ class RidgeSnapshot(NamedTuple):
     def _time_derivative(self, value: Tensor | None, slope: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None or self.amplitude_rate is None or self.shift_rate is None or value is None:
             return slope.new_zeros(slope[:, 0].shape)
-        of_shift = _over_units(self.amplitude * self.shift_rate, slope, batch)
-        return _over_units(self.amplitude_rate, value, batch) + of_shift
+        of_shift = over_units(self.amplitude * self.shift_rate, slope, batch)
+        return over_units(self.amplitude_rate, value, batch) + of_shift
 
     def _gradients(self, slope: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None:
@@ -203,7 +203,7 @@ class RidgeSnapshot(NamedTuple):
         laplacian = self._laplacians(slope_rate, batch)
         potential = laplacian
         if self.amplitude is not None and value is not None:
-            potential = _over_units(self.amplitude, value, batch)
+            potential = over_units(self.amplitude, value, batch)
         facts = (potential, velocity, self._time_derivative(value, slope, batch), laplacian, gradient)
         return Jet(*(rows(fact, batch) for fact in facts))
 
@@ -235,18 +235,6 @@ class RidgeSnapshot(NamedTuple):
             )
             for factor, directions in self._terms(controls, z.shape[:-1])
         ]
-
-
-def _over_units(factors: Tensor, values: Tensor, batch: torch.Size) -> Tensor:
-    """Sum over the units of `values [K, H, N]` with the factors `[K, H]` or `[*, K, H]`; `[K, N]`."""
-    # As a product it reads and writes less, both ways; compiled code fuses it with what made the values.
-    if factors.ndim == 2 and not torch.compiler.is_compiling() and not _autocasts(values):
-        return torch.bmm(factors.unsqueeze(1), values).squeeze(1)
-    return (columns(factors, batch) * values).sum(1)
-
-
-def _autocasts(x: Tensor) -> bool:
-    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 def _total(terms: list[Tensor]) -> Tensor:

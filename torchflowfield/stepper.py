@@ -171,10 +171,10 @@ class ODEStepper(nn.Module):
         if not record or reverse or substeps * len(tableau.nodes) > 1:
             grid = grid.folded()
         instants = grid.unbind(max(1, last))
-        if selection is not None:
-            controls = controls[..., selection.field : selection.field + 1, :]
-        # In memory as `[T, K, P, *]`, as the ridge algebra and the losses read them, along the samples.
-        controls = controls.movedim((-2, -1), (1, 2)).contiguous()
+        controls = controls.movedim((-2, -1), (1, 2))
+        if selection is None:
+            # In memory as `[T, K, P, *]`, as the ridge algebra and the losses read them, along the samples.
+            controls = controls.contiguous()
         mixtures = controls.movedim((1, 2), (-2, -1)).unbind(0) if selection is None else [None] * steps
 
         log_det = z.new_zeros(z.shape[:-1])
@@ -211,6 +211,8 @@ class ODEStepper(nn.Module):
             return path
         # Ones and zeros, as compiled code is slow at reading booleans.
         active = (controls.flip(0) if reverse else controls)[:, :, 0].detach().sign().abs()
+        if selection is not None:
+            active = active[:, selection.field : selection.field + 1]
         return path._replace(
             active=active.movedim(1, -1),
             time_derivative=_stack([r.time_derivative for r in records], active, z).movedim(1, -1),
