@@ -290,11 +290,3 @@ class TestErrors:
         )
         with pytest.raises(TypeError, match=message):
             SpikeSlabPrior(2).kl(posterior_of(0 * ones, ones, Gamma(ones, ones)))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_prior_works_on_a_gpu():
-    prior = SpikeSlabPrior(3).cuda()
-    assert prior.marginals(2).device.type == "cuda"
-    sample = prior.sample((5,), steps=2)
-    assert prior.log_prob(sample.spikes, sample.slabs).device.type == "cuda"

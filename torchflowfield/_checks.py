@@ -31,7 +31,8 @@ def check_latent(owner: str, z: Tensor, dim: int | None, like: Tensor) -> None:
 
 def as_time(owner: str, t: float | int | Tensor, z: Tensor) -> Tensor:
     """The time `t` as a tensor of the dtype and device of `z`: a scalar, or one time per sample."""
-    time = torch.as_tensor(t, dtype=z.dtype, device=z.device)
+    # Filled in where `z` is: a copy from the host would wait for the device.
+    time = t.to(z) if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
     if time.ndim and time.shape != z.shape[:-1]:
         raise ValueError(
             f"{owner}: expected t to be a number or one time per sample of shape {tuple(z.shape[:-1])}, "
@@ -51,8 +52,11 @@ def check_context(owner: str, context: Tensor | None, context_dim: int) -> None:
 
 
 def check_finite(owner: str, name: str, value: Tensor) -> None:
-    """Raise if `value` holds NaN or infinity; skipped where its entries cannot be read (compile, export, vmap)."""
-    if torch.compiler.is_compiling():
+    """Raise if `value` holds NaN or infinity.
+
+    Skipped where its entries cannot be read (compile, export, vmap), and on a GPU, which the host would wait for.
+    """
+    if torch.compiler.is_compiling() or value.device.type != "cpu":
         return
     try:
         # The sum alone tells, faster, unless it overflows.
@@ -61,6 +65,11 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
         return
     if not finite:
         raise ValueError(f"{owner}: expected finite {name}, got NaN or infinity. Check what produced them.")
+
+
+def validates(value: Tensor) -> bool | None:
+    """`validate_args` for distributions with arguments like `value`: False on a GPU, which the host would wait for."""
+    return None if value.device.type == "cpu" else False
 
 
 def check_choice(owner: str, name: str, value: object, choices: Iterable[object]) -> None:

@@ -18,9 +18,13 @@ class CompiledRollout:
         how: A mode of `torch.compile`, its options, or True for neither.
     """
 
+    # What a CUDA graph returns lies in memory that its next replay writes over.
+    _GRAPH_MODES = ("reduce-overhead", "max-autotune")
+
     def __init__(self, rollout: Callable[..., FlowPath], how: bool | str | dict[str, Any]) -> None:
         given: dict[str, Any] = {"mode" if isinstance(how, str) else "options": how} if how is not True else {}
         self._rollout = torch.compile(rollout, fullgraph=True, **given, **_recompile_limit())
+        self._graphs = how.get("triton.cudagraphs", False) if isinstance(how, dict) else how in self._GRAPH_MODES
         self._usual_steps: int | None = None
 
     def __call__(
@@ -36,6 +40,9 @@ class CompiledRollout:
             # Only the first piece forwards begins at time 0.
             here = (*options[:-1], options[-1] and not done)
             path = self._rollout(z, weights[acting], controls[acting], start + first, *here)
+            # A path that waits for its backward pass is safe.
+            if self._graphs and z.is_cuda and not path.z.requires_grad:
+                path = FlowPath(*(x.clone() if isinstance(x, Tensor) else x for x in path))
             z, done = path.z[-1], done + length
             paths.append(path)
         return join_paths(paths, reverse)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, constraints, transform_to
 from torch.nn import functional as F
 
-from torchflowfield._checks import check_choice, check_features, check_temperature
+from torchflowfield._checks import check_choice, check_features, check_temperature, validates
 from torchflowfield.priors import SpikeSlab
 from torchflowfield.spikes import coefficients, most_probable, relaxed, sample_not_all_zero
 
@@ -240,7 +240,7 @@ class SpikeSlabPosterior(nn.Module):
                 values[name] = low + (high - low) * raw[..., i].sigmoid()
             else:
                 values[name] = transform_to(constraint)(raw[..., i])
-        return self.slab_family(**values)  # type: ignore[misc]
+        return self.slab_family(**values, validate_args=validates(raw))  # type: ignore[misc]
 
     def _sample_spikes(self, logits: Tensor, temperature: float) -> Tensor:
         hard = sample_not_all_zero(logits.detach())

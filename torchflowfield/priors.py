@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Laplace, kl_divergence
 from torch.nn import functional as F
 
 from torchflowfield import spikes as law
-from torchflowfield._checks import check_choice, check_probability
+from torchflowfield._checks import check_choice, check_probability, validates
 from torchflowfield.diffusion import DiffusionPrior as DiffusionPrior  # a public name of this module too
 
 
@@ -123,7 +123,8 @@ class SpikeSlabPrior(nn.Module):
         """Distribution of one slab, on the device of this module."""
         if self._slab_type is None:
             return None
-        return self._slab_type(**{name: getattr(self, f"slab_{name}") for name in self._slab_arguments})
+        arguments = {name: getattr(self, f"slab_{name}") for name in self._slab_arguments}
+        return self._slab_type(**arguments, validate_args=validates(self.on_logit))
 
     def rates(self) -> dict[str, Float[Tensor, " controls"]]:
         """The probabilities `on`, `switch_on` and `switch_off` of every spike."""

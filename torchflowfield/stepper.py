@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from torchflowfield._checks import check_choice
+from torchflowfield._checks import as_time, check_choice
 from torchflowfield.adaptive import ADAPTIVE_METHODS, integrate
 from torchflowfield.bank import BoundField, FlowBank, Selection, Weights
 from torchflowfield.compiled import CompiledRollout
@@ -128,7 +128,7 @@ class ODEStepper(nn.Module):
         selection = self.bank.select(weights) if isinstance(weights, int) else None
         if isinstance(weights, int):
             given = torch.zeros(self.bank.num_controls, dtype=z0.dtype, device=z0.device)
-            given[weights] = 1
+            given[weights].fill_(1)  # an assignment would wait for a GPU
         else:
             given = weights
         controls = self.bank.controls(given, z0, ("K", "*batch K", "T *batch K"), steps)
@@ -138,7 +138,7 @@ class ODEStepper(nn.Module):
         # At time 0 the first step's gradients are those of the initial condition.
         at_zero = isinstance(start, int | float) and start == 0 and steps > 0 and not reverse
         options = (context, selection, reverse, record, at_zero)
-        start_time = torch.as_tensor(start, dtype=z0.dtype, device=z0.device)
+        start_time = as_time("ODEStepper", start, z0)
         if not self.compile_rollout or torch.compiler.is_compiling():
             return self._rollout(z0, given, controls, start_time, *options)
         if self._compiled is None:
@@ -199,28 +199,30 @@ class ODEStepper(nn.Module):
             frames.append(z)
             log_dets.append(log_det)
 
+        recorded: dict[str, Tensor] = {}
+        if record:
+            # Ones and zeros, as compiled code is slow at reading booleans.
+            active = (controls.flip(0) if reverse else controls)[:, :, 0].detach().sign().abs()
+            if selection is not None:
+                active = active[:, selection.field : selection.field + 1]
+            recorded = {
+                "active": active.movedim(1, -1),
+                "time_derivative": _stack([r.time_derivative for r in records], active, z).movedim(1, -1),
+                "gradient_norm2": _stack([r.gradient_norm2 for r in records], active, z).movedim(1, -1),
+                "initial_norm2": records[0].gradient_norm2.movedim(0, -1)
+                if at_zero
+                else self._initial_norm2(frames[-1 if reverse else 0], start, context, selection),
+                "kinetic": 0.5 * _stack([r.velocity for r in records], z.expand(steps, *z.shape), z).square().sum(-1),
+            }
         frame_times = times[::points]
-        path = FlowPath(
+        # In one go: PyTorch 2.11 compiles no function that returns what `_replace` made.
+        return FlowPath(
             t=frame_times.flip(0) if reverse else frame_times,
             z=torch.stack(frames),
             log_det=torch.stack(log_dets) if self.density is not None else None,
             weights=weights.flip(0) if reverse else weights,
             field=None if selection is None else selection.field,
-        )
-        if not record:
-            return path
-        # Ones and zeros, as compiled code is slow at reading booleans.
-        active = (controls.flip(0) if reverse else controls)[:, :, 0].detach().sign().abs()
-        if selection is not None:
-            active = active[:, selection.field : selection.field + 1]
-        return path._replace(
-            active=active.movedim(1, -1),
-            time_derivative=_stack([r.time_derivative for r in records], active, z).movedim(1, -1),
-            gradient_norm2=_stack([r.gradient_norm2 for r in records], active, z).movedim(1, -1),
-            initial_norm2=records[0].gradient_norm2.movedim(0, -1)
-            if at_zero
-            else self._initial_norm2(frames[-1 if reverse else 0], start, context, selection),
-            kinetic=0.5 * _stack([r.velocity for r in records], z.expand(steps, *z.shape), z).square().sum(-1),
+            **recorded,
         )
 
     def _initial_norm2(self, z: Tensor, start: Tensor, context: Tensor | None, selection: Selection | None) -> Tensor:

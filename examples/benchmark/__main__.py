@@ -13,11 +13,16 @@ import argparse
 import json
 import os
 import sys
+import tempfile
+import time
 import warnings
 from pathlib import Path
 
-# Inductor's pool of compiler processes would share the cores with what is timed.
-os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# An empty cache: compile times are those of a first run.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.mkdtemp())
+if not any("cuda" in argument for argument in sys.argv):
+    # Inductor's pool of compiler processes would share the cores with what is timed.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import sections
 import torch
@@ -29,19 +34,22 @@ SCALING = {"B": [128, 256, 512, 1024], "K": [2, 4, 8, 16], "H": [128, 256, 512, 
 PRESETS = ["supervised", "unsupervised_single"]
 
 
-def parts(quick: bool) -> list[tuple[str, str, list]]:
+def parts(quick: bool, device: str) -> list[tuple[str, str, list]]:
     """Section, label and arguments of everything that is measured."""
+    frames = (2, 8, 32) if device == "cuda" else (2, 8, 32, 128)
     sizes = sections.SIZES[1:2] if quick else sections.SIZES
     listed = [
         (name, str(size), [size, not quick])
         for name in ("train", "unsupervised", "rollout", "density")
         for size in sizes
     ]
+    if device == "cuda" and not quick:
+        listed += [("train", str(size), [size, False]) for size in sections.LARGE_SIZES]
     widths = [(32, 64, 64), (32, 64, 16)] if quick else [*WIDE, *NARROW]
     listed += [("determinant", str(size), [size, not quick]) for size in dict.fromkeys(widths)]
     if not quick:
         listed += [("scaling", axis, [axis, values]) for axis, values in SCALING.items()]
-        listed += [("memory", str(steps), [steps]) for steps in (2, 8, 32, 128)]
+        listed += [("memory", str(steps), [steps]) for steps in frames]
         listed += [("mnist", preset, [preset]) for preset in PRESETS]
     return listed
 
@@ -56,12 +64,10 @@ def main() -> None:
     parser.add_argument("--match", default="", help="only parts whose label contains this, for instance '324'")
     parser.add_argument("--quick", action="store_true", help="one size, no slow contenders")
     parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
-    parser.add_argument("--tf32", action="store_true", help="TF32 products on a GPU")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("benchmark: no GPU here, nothing measured.")
     torch.set_num_threads(options.threads)
-    torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
     keep_freed_memory()
     warnings.filterwarnings("ignore")
 
@@ -74,12 +80,14 @@ def main() -> None:
         threads = results["machine"]["threads"]
         sys.exit(f"benchmark: expected {threads} threads, as {file} has, got {options.threads}. Name another --output.")
     clock = Clock(options.device, options.rounds)
-    for section, label, arguments in parts(options.quick):
+    for section, label, arguments in parts(options.quick, options.device):
         wanted = not options.only or section in options.only
         if not wanted or options.match not in label or label in results.get(section, {}):
             continue
         print(f"{section} {label}", flush=True)
-        results.setdefault(section, {})[label] = getattr(sections, section)(clock, *arguments)
+        begin = time.perf_counter()
+        part = getattr(sections, section)(clock, *arguments)
+        results.setdefault(section, {})[label] = part | {"wall_s": time.perf_counter() - begin}
         file.write_text(json.dumps(results, indent=1, ensure_ascii=False))
     write(results, options.output)
     print((options.output / "benchmark.md").read_text())

@@ -35,10 +35,15 @@ def spread(values: list[float]) -> str:
 
 def table(part: dict) -> list[str]:
     """Rows of one part."""
-    lines = ["| contender | ms, median [min–max] | ratio, pair by pair | peak MiB | rounds |", "|---|---|---|---|---|"]
+    lines = [
+        "| contender | ms, median [min–max] | ratio, pair by pair | peak MiB | launches | ms of kernels | rounds |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, row in part["rows"].items():
         peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.2f}"
-        lines.append(f"| {name} | {spread(row['ms'])} | {spread(row['ratio'])} | {peak} | {row['rounds']} |")
+        launches, kernels = (row.get("launches"), digits(row["device_ms"])) if row.get("launches") else ("", "")
+        cells = (name, spread(row["ms"]), spread(row["ratio"]), peak, launches, kernels, row["rounds"])
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
 

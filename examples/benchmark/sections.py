@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch._inductor.config
 import torchdiffeq
 from contenders import Case, check_agreement, profile_slope
-from timing import Clock
+from timing import Clock, matmul_precision
 from torch import Tensor, nn
 
 from torchflowfield import (
@@ -21,9 +20,12 @@ from torchflowfield import (
 )
 
 SIZES = [(128, 324, 3), (128, 64, 3), (128, 226, 5), (512, 32, 8), (4096, 16, 3), (1, 16, 3)]
+# Beside them, sizes that fill a GPU.
+LARGE_SIZES = [(8192, 324, 3), (65536, 64, 3), (262144, 16, 3)]
+GRAPHS = "reduce-overhead"
 
 
-def compiled(function: Callable, device: str, **options: Any) -> Callable:
+def compiled(function: Callable, **options: Any) -> Callable:
     """`torch.compile` without the graphs of other sizes."""
     torch._dynamo.reset()
     return torch.compile(function, fullgraph=True, **options)
@@ -33,10 +35,8 @@ def train(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
     """One mixed-field step forward and backward with Hamilton–Jacobi residual and divergence."""
     case = Case(size, clock.device)
     begin = time.perf_counter()
-    ours = compiled(case.ours, clock.device)
-    # Without the cache on disk, which a second run would find filled.
-    with torch._inductor.config.patch(force_disable_caches=True):
-        case.step(ours)()
+    ours = compiled(case.ours)
+    case.step(ours)()
     seconds = time.perf_counter() - begin
     # What PyTorch takes for entering compiled code and giving these parameters a gradient.
     empty = torch.compile(lambda z, g: sum(p.sum() for p in case.parameters), fullgraph=True)
@@ -48,20 +48,21 @@ def train(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
         "torchflowfield, compiled": case.step(ours),
     }
     if clock.device == "cuda":
-        graphs = torch.compile(case.ours, fullgraph=True, mode="reduce-overhead")
-        contenders["torchflowfield, CUDA graphs"] = case.step(graphs)
+        contenders |= _on_gpu(case, ours)
     else:
         # A function of its own: the compiler keeps one graph for each.
         wrapped = torch.compile(lambda z, g: case.ours(z, g), fullgraph=True, options={"cpp_wrapper": True})
         contenders["torchflowfield, compiled, C++ wrapper"] = case.step(wrapped)
     contenders["nested autograd, one probe"] = case.step(case.nested(False))
-    contenders["torch.func, one probe"] = case.step(case.functional(False))
+    work = case.B * case.D * case.D * case.K
+    if work < 1 << 26:
+        contenders["torch.func, one probe"] = case.step(case.functional(False))
     if slow:
         contenders["nested autograd, exact"] = case.step(case.nested(True))
-        if case.B * case.D * case.D * case.K <= 1 << 22:
+        if work <= 1 << 22:
             contenders["torch.func, exact"] = case.step(case.functional(True))
     rows = clock.compare(contenders, "six products")
-    arithmetic = 6 * 2 * case.B * case.D * case.D * case.K
+    arithmetic = 6 * 2 * work
     traffic = 4 * 6 * case.K * (2 * case.B * case.D + case.D * case.D)
     eager, whole = case.ours(case.z, case.g).item(), ours(case.z, case.g).item()
     return {
@@ -72,6 +73,47 @@ def train(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
         "difference_to_nested": check_agreement(case) if slow else None,
         "difference_of_compiled": abs(eager - whole) / abs(eager),
     }
+
+
+def _on_gpu(case: Case, ours: Callable) -> dict[str, Callable[[], None]]:
+    """A step by CUDA graphs; where products dominate, also with products in lower precision."""
+
+    def graphs(loss: Callable) -> Callable[[], None]:
+        return case.step(torch.compile(loss, fullgraph=True, mode=GRAPHS))
+
+    def rounded(z: Tensor, g: Tensor) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16):
+            return case.ours(z, g)
+
+    tf32 = graphs(lambda z, g: case.ours(z, g))
+
+    def in_tf32() -> None:
+        with matmul_precision("high"):
+            tf32()
+
+    steps = {
+        "torchflowfield, CUDA graphs": graphs(case.ours),
+        "torchflowfield, eager, one CUDA graph": _captured(case, case.ours),
+        "torchflowfield, compiled, one CUDA graph": _captured(case, ours),
+    }
+    if case.D > 128:
+        steps["torchflowfield, CUDA graphs, TF32"] = in_tf32
+        steps["torchflowfield, CUDA graphs, bfloat16"] = graphs(rounded)
+    return steps
+
+
+def _captured(case: Case, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], None]:
+    """The whole step, backward pass and all, as one CUDA graph."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            case.step(loss)()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        case.step(loss)()
+    return graph.replay
 
 
 def unsupervised(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 2) -> dict:
@@ -127,9 +169,11 @@ def unsupervised(clock: Clock, size: tuple[int, int, int], slow: bool, steps: in
 
         return roll
 
+    # On a GPU a compiled rollout is a CUDA graph.
+    name, mode = ("CUDA graphs", GRAPHS) if clock.device == "cuda" else ("compiled rollout", None)
     contenders = {
         "torchflowfield, eager": case.step(objective(ours)),
-        "torchflowfield, compiled rollout": case.step(objective(compiled(ours, clock.device))),
+        f"torchflowfield, {name}": case.step(objective(compiled(ours, mode=mode))),
         "nested autograd, one probe": case.step(objective(nested(False))),
     }
     if slow:
@@ -142,8 +186,6 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
     case = Case(size, clock.device, "helmholtz")
     field, times = case.bank.bind(case.g), torch.arange(steps + 1.0, device=clock.device)
     eager = {m: ODEStepper(case.bank, m, density=None) for m in ("euler", "rk4")}
-    torch._dynamo.reset()
-    whole = {m: ODEStepper(case.bank, m, density=None, compile=True) for m in ("euler", "rk4")}
 
     def naive(t: Tensor, z: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -167,13 +209,21 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
         for _ in range(steps):
             profile_slope(weight @ case.z.T).T @ weight
 
+    def fast(method: str) -> dict[str, Callable[[], object]]:
+        ways = {"compiled": True}
+        if clock.device == "cuda":
+            ways = ways | {"CUDA graphs": GRAPHS} if method == "euler" else {"CUDA graphs": GRAPHS}
+        steppers = {way: ODEStepper(case.bank, method, density=None, compile=how) for way, how in ways.items()}
+        return {f"torchflowfield {method}, {way}": ours(stepper) for way, stepper in steppers.items()}
+
+    torch._dynamo.reset()
     contenders = {
         "products and φ′ alone": floor,
         "torchflowfield euler, eager": ours(eager["euler"]),
-        "torchflowfield euler, compiled": ours(whole["euler"]),
+        **fast("euler"),
         "torchdiffeq euler": solve("euler"),
         "torchflowfield rk4, eager": ours(eager["rk4"]),
-        "torchflowfield rk4, compiled": ours(whole["rk4"]),
+        **fast("rk4"),
         "torchdiffeq rk4 (3/8 rule)": solve("rk4"),
         "torchdiffeq dopri5": solve("dopri5", rtol=1e-5, atol=1e-6),
         "torchdiffeq euler, gradients alone by autograd": _frozen(
@@ -229,9 +279,10 @@ def density(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 4
     case = Case(size, clock.device, "helmholtz")
     field, times = case.bank.bind(case.g), torch.arange(steps + 1.0, device=clock.device)
     torch._dynamo.reset()
+    name, how = ("CUDA graphs", GRAPHS) if clock.device == "cuda" else ("compiled", True)
     steppers = {
         "torchflowfield rk4, trace, eager": ODEStepper(case.bank, "rk4"),
-        "torchflowfield rk4, trace, compiled": ODEStepper(case.bank, "rk4", compile=True),
+        f"torchflowfield rk4, trace, {name}": ODEStepper(case.bank, "rk4", compile=how),
         "torchflowfield dopri5, trace": ODEStepper(case.bank, "dopri5"),
     }
     if case.D <= 64:

@@ -1,12 +1,13 @@
 """Interleaved timing, peak memory, and what the machine can do at best."""
 
+import contextlib
 import ctypes
 import gc
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -42,11 +43,14 @@ class Clock:
 
     def compare(self, contenders: dict[str, Callable[[], object]], reference: str, memory: bool = True) -> dict:
         """Medians, ranges, and ratios to `reference` taken pair by pair within each round."""
-        repeats, rounds, peaks = {}, {}, {}
+        repeats, rounds, peaks, launches, running = {}, {}, {}, {}, {}
         for name, call in contenders.items():
             peaks[name] = self.peak_memory(call) if memory else None  # the first warm-up call
             seconds = self.once(call, 1)
-            seconds = min(self.once(call, 1) for _ in range(3)) if seconds < 0.3 else seconds
+            # The second call may still record a CUDA graph.
+            seconds = min(self.once(call, 1) for _ in range(3)) if seconds < 0.5 else seconds
+            if self.device == "cuda" and seconds < 0.1:
+                launches[name], running[name] = on_device(call)
             # Short calls are timed in groups, so that the clock and the interpreter's noise do not count.
             repeats[name] = max(1, min(500, round(1e-2 / max(seconds, 1e-6))))
             rounds[name] = self.rounds if seconds < self.patience else min(3, self.rounds)
@@ -68,6 +72,8 @@ class Clock:
                 "ratio": _spread([a / b for a, b in zip(taken, times[reference], strict=False)]),
                 "rounds": len(taken),
                 "peak_mib": peaks[name],
+                "launches": launches.get(name),
+                "device_ms": running.get(name),
             }
             for name, taken in times.items()
         }
@@ -89,8 +95,28 @@ class Clock:
         return peak / 2**20
 
 
+def on_device(call: Callable[[], object]) -> tuple[int, float]:
+    """How often the host starts a kernel or a graph on the GPU in one call, and the milliseconds that these run."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+        call()
+        torch.cuda.synchronize()
+    events = recorded.profiler.kineto_results.events()
+    started = sum("LaunchKernel" in event.name() or "GraphLaunch" in event.name() for event in events)
+    running = [event.duration_ns() for event in events if event.device_type() == torch.autograd.DeviceType.CUDA]
+    return started, sum(running) / 1e6
+
+
 def _spread(values: list[float]) -> list[float]:
     return [statistics.median(values), min(values), max(values)]
+
+
+@contextlib.contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Products of float32 in the precision that `torch.set_float32_matmul_precision` calls `name`."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 def keep_freed_memory() -> None:
@@ -111,18 +137,31 @@ def machine(device: str) -> dict:
     if device == "cuda":
         name = torch.cuda.get_device_name()
     clock = Clock(device, 9)
-    a, b = (torch.randn(1536, 1536, device=device) for _ in range(2))
-    long, out = torch.randn(1 << 25, device=device), torch.empty(1 << 25, device=device)
-    clock.once(lambda: a @ b, 3)
-    product = statistics.median(clock.once(lambda: a @ b, 1) for _ in range(9))
-    copy = statistics.median(clock.once(lambda: out.copy_(long), 1) for _ in range(9))
-    return {
+    # Large enough to fill the device, and its caches many times.
+    side, length = (8192, 1 << 28) if device == "cuda" else (1536, 1 << 25)
+    a, b = (torch.randn(side, side, device=device) for _ in range(2))
+    long, out = torch.randn(length, device=device), torch.empty(length, device=device)
+
+    def median(call: Callable[[], object]) -> float:
+        clock.once(call, 3)
+        return statistics.median(clock.once(call, 1) for _ in range(9))
+
+    def gflops() -> float:
+        return 2 * side**3 / median(lambda: a @ b) / 1e9
+
+    facts = {
         "device": name,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "peak_gflops": 2 * 1536**3 / product / 1e9,
-        "peak_gbytes": 2 * 4 * (1 << 25) / copy / 1e9,
+        "peak_gflops": gflops(),
+        "peak_gbytes": 2 * 4 * length / median(lambda: out.copy_(long)) / 1e9,
         "load_at_start": os.getloadavg()[0],
     }
+    if device == "cuda":
+        with matmul_precision("high"):
+            facts["peak_gflops_tf32"] = gflops()
+        a, b = a.bfloat16(), b.bfloat16()
+        facts["peak_gflops_bfloat16"] = gflops()
+    return facts
