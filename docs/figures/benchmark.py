@@ -10,6 +10,11 @@ and on a CPU without AVX-512
 python examples/benchmark --threads 1 --only train mnist --output runs/avx2
 cp runs/avx2/benchmark.json docs/results/benchmark_avx2.json
 
+and on a GPU
+
+python examples/benchmark --device cuda --output runs/cuda
+cp runs/cuda/benchmark.json docs/results/benchmark_cuda.json
+
 then
 python docs/figures/benchmark.py
 """
@@ -98,6 +103,42 @@ def two_threads(results: dict) -> list[str]:
     return lines
 
 
+def launched(results: dict, section: str) -> list[str]:
+    """Milliseconds and launches of every contender on a GPU, one line for each, one column for each size."""
+    parts = results[section]
+    lines = _head("ms (launches)", *(label.strip("()") for label in parts))
+    for name in dict.fromkeys(name for part in parts.values() for name in part["rows"]):
+        rows = (part["rows"].get(name) for part in parts.values())
+        lines.append(_line(name.removeprefix("torchflowfield, "), *("–" if x is None else _launched(x) for x in rows)))
+    return lines
+
+
+def kernels(results: dict) -> list[str]:
+    """What the GPU itself does in a training step, against what it can do."""
+    peak, bandwidth = results["machine"]["peak_gflops"], results["machine"]["peak_gbytes"]
+    ways = ("eager, one CUDA graph", "compiled, one CUDA graph", "CUDA graphs, TF32", "CUDA graphs, bfloat16")
+    names = ["six products", *(f"torchflowfield, {way}" for way in ways), "nested autograd, one probe"]
+    lines = _head("B, D, K", "six products", "eager", "compiled", "TF32", "bfloat16", "nested, one probe",
+                  "compiled: share of the peak of arithmetic", "of memory")  # fmt: skip
+    for label, part in results["train"].items():
+        times = [part["rows"][name]["device_ms"] if name in part["rows"] else None for name in names]
+        work, seconds = part["gflop"], times[2] / 1e3
+        lines.append(
+            _line(label.strip("()"), *("–" if x is None else digits(x) for x in times),
+                  _share(work / seconds / peak), _share(work / part["flop_per_byte"] / seconds / bandwidth))
+        )  # fmt: skip
+    return lines
+
+
+def _launched(row: dict) -> str:
+    count = f" ({row['launches']})" if row["launches"] else ""
+    return f"{spread(row['ms'])}{count}"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
 def _percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %")
 
@@ -120,11 +161,12 @@ def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write(page: str, results: dict, both_cores: dict, avx2: dict) -> str:
+def write(page: str, results: dict, both_cores: dict, avx2: dict, gpu: dict) -> str:
     """The page with every table between `<!-- table: NAME -->` and `<!-- end of table -->` written again."""
     special = {"roofline": roofline, "mnist": shares, "two_threads": lambda _: two_threads(both_cores),
                "mnist_two_threads": lambda _: shares(both_cores), "train_avx2": lambda _: table(avx2, "train"),
-               "mnist_avx2": lambda _: shares(avx2)}  # fmt: skip
+               "mnist_avx2": lambda _: shares(avx2), "train_gpu": lambda _: launched(gpu, "train"),
+               "rollout_gpu": lambda _: launched(gpu, "rollout"), "kernels_gpu": lambda _: kernels(gpu)}  # fmt: skip
 
     def written(found: re.Match) -> str:
         name = found[1]
@@ -137,7 +179,7 @@ def write(page: str, results: dict, both_cores: dict, avx2: dict) -> str:
 if __name__ == "__main__":
     measured = [
         json.loads((_ROOT / "docs" / "results" / f"benchmark{end}.json").read_text())
-        for end in ("", "_two_threads", "_avx2")
+        for end in ("", "_two_threads", "_avx2", "_cuda")
     ]
     _PAGE.write_text(write(_PAGE.read_text(), *measured))
     draw(measured[0], FOLDER)
