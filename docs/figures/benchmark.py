@@ -106,7 +106,7 @@ def two_threads(results: dict) -> list[str]:
 def launched(results: dict, section: str) -> list[str]:
     """Milliseconds and launches of every contender on a GPU, one line for each, one column for each size."""
     parts = results[section]
-    lines = _head("ms (launches)", *(label.strip("()") for label in parts))
+    lines = _head("ms", *(label.strip("()") for label in parts))
     for name in dict.fromkeys(name for part in parts.values() for name in part["rows"]):
         rows = (part["rows"].get(name) for part in parts.values())
         lines.append(_line(name.removeprefix("torchflowfield, "), *("–" if x is None else _launched(x) for x in rows)))
@@ -118,20 +118,19 @@ def kernels(results: dict) -> list[str]:
     peak, bandwidth = results["machine"]["peak_gflops"], results["machine"]["peak_gbytes"]
     ways = ("eager, one CUDA graph", "compiled, one CUDA graph", "CUDA graphs, TF32", "CUDA graphs, bfloat16")
     names = ["six products", *(f"torchflowfield, {way}" for way in ways), "nested autograd, one probe"]
-    lines = _head("B, D, K", "six products", "eager", "compiled", "TF32", "bfloat16", "nested, one probe",
-                  "compiled: share of the peak of arithmetic", "of memory")  # fmt: skip
+    lines = _head("B, D, K", "six products", "eager", "compiled", "of peak FLOP/s", "of peak bandwidth",
+                  "TF32", "bfloat16", "nested, one probe")  # fmt: skip
     for label, part in results["train"].items():
         times = [part["rows"][name]["device_ms"] if name in part["rows"] else None for name in names]
         work, seconds = part["gflop"], times[2] / 1e3
-        lines.append(
-            _line(label.strip("()"), *("–" if x is None else digits(x) for x in times),
-                  _share(work / seconds / peak), _share(work / part["flop_per_byte"] / seconds / bandwidth))
-        )  # fmt: skip
+        cells = ["–" if x is None else digits(x) for x in times]
+        cells[3:3] = _share(work / seconds / peak), _share(work / part["flop_per_byte"] / seconds / bandwidth)
+        lines.append(_line(label.strip("()"), *cells))
     return lines
 
 
 def _launched(row: dict) -> str:
-    count = f" ({row['launches']})" if row["launches"] else ""
+    count = f"<br>{row['launches']} launched" if row["launches"] else ""
     return f"{spread(row['ms'])}{count}"
 
 
