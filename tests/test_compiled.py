@@ -30,3 +30,10 @@ def test_many_lengths_share_few_graphs_and_give_the_eager_path(tracing_alone, re
     for steps in (7, 3, 5, 6):
         stepper(torch.randn(5, 3), torch.rand(steps, 5, 2), steps, reverse=reverse, start=2.5)
     assert compiled_graphs() == known
+
+
+@pytest.mark.compile
+@pytest.mark.usefixtures("fresh_compiler")
+def test_no_options_are_options_too(tracing_alone):
+    ODEStepper(FlowBank(2, 3, width=4), compile={})(torch.randn(5, 3), torch.rand(2), 2)
+    assert compiled_graphs() == 1

@@ -1,5 +1,6 @@
 import importlib
 import json
+import shlex
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -297,6 +298,35 @@ def test_every_flow_of_a_model_is_drawn_by_itself(tmp_path, monkeypatch):
     assert all(file.exists() for file in written)
     contents = {file.read_bytes() for file in written}
     assert len(contents) == len(written)
+
+
+def test_flows_are_drawn_of_the_model_that_tells_the_factors_best(tmp_path, monkeypatch):
+    runs = [Run(EXPERIMENTS["mnist_unsupervised"].rows[i], 0, None, tmp_path, ()) for i in range(3)]
+    for run, score in zip(runs[1:], (0.9, 0.7), strict=True):  # the first has no results yet
+        finish(run, figures(0.3, recovery={"matching": [0, 1, 2], "mean_f1": score}))
+    loaded = []
+
+    def load(checkpoint):
+        loaded.append(checkpoint)
+        return FlowVAE(latent=8, width=8).eval()
+
+    monkeypatch.setattr("flowvae.finish.load_model", load)
+    FINISHERS["traversals"](tmp_path / "flows", runs, "")
+    assert loaded == [runs[1].checkpoint]
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("--trainer.max_steps=2", "--trainer.max_steps=2"),
+        ("--data.init_args.title=a mouse", "--data.init_args.title='a mouse'"),
+        ("--model.init_args.slab=[0, 1]", "--model.init_args.slab='[0, 1]'"),
+        ("two words", "'two words'"),
+    ],
+)
+def test_a_command_can_be_typed_as_it_is_shown(argument, shown):
+    assert reproduce._quoted(argument) == shown
+    assert shlex.split(shown) == [argument]
 
 
 SMALL = ["--trainer.max_steps=2", "--data.init_args.batch_size=16", "--data.init_args.epoch=64"]

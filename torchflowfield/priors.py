@@ -240,8 +240,7 @@ class SpikeSlabPrior(nn.Module):
 
     def _next(self, previous: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of being on and off after `previous`; linear in a relaxed spike."""
-        rates = self.rates()
-        on, off = rates["switch_on"], rates["switch_off"]
+        on, off = self.switch_on_logit.sigmoid(), self.switch_off_logit.sigmoid()
         p = on + (1 - off - on) * previous
         return p, (1 - on) * (1 - previous) + off * previous
 

@@ -79,7 +79,7 @@ class ODEStepper(nn.Module):
             raise ValueError(
                 f"ODEStepper: density='exact' is that of the Euler map; use density='trace' with {method!r}."
             )
-        if method in ADAPTIVE_METHODS and (compile or substeps > 1):
+        if method in ADAPTIVE_METHODS and (compile is not False or substeps > 1):
             raise ValueError(f"ODEStepper: compile and substeps are for {', '.join(TABLEAUS)}, got method={method!r}.")
         self.bank, self.method, self.substeps, self.density = bank, method, substeps, density
         self.compile_rollout, self.checkpoint, self.inverse_iterations = compile, checkpoint, inverse_iterations
@@ -139,7 +139,7 @@ class ODEStepper(nn.Module):
         at_zero = isinstance(start, int | float) and start == 0 and steps > 0 and not reverse
         options = (context, selection, reverse, record, at_zero)
         start_time = as_time("ODEStepper", start, z0)
-        if not self.compile_rollout or torch.compiler.is_compiling():
+        if self.compile_rollout is False or torch.compiler.is_compiling():
             return self._rollout(z0, given, controls, start_time, *options)
         if self._compiled is None:
             self._compiled = CompiledRollout(self._rollout, self.compile_rollout)
@@ -176,7 +176,6 @@ class ODEStepper(nn.Module):
             # In memory as `[T, K, P, *]`, as the ridge algebra and the losses read them, along the samples.
             controls = controls.contiguous()
         mixtures = controls.movedim((1, 2), (-2, -1)).unbind(0) if selection is None else [None] * steps
-
         log_det = z.new_zeros(z.shape[:-1])
         frames, log_dets = [z], [log_det]
         records: list[Evaluation] = []
@@ -214,10 +213,9 @@ class ODEStepper(nn.Module):
                 else self._initial_norm2(frames[-1 if reverse else 0], start, context, selection),
                 "kinetic": 0.5 * _stack([r.velocity for r in records], z.expand(steps, *z.shape), z).square().sum(-1),
             }
-        frame_times = times[::points]
         # In one go: PyTorch 2.11 compiles no function that returns what `_replace` made.
         return FlowPath(
-            t=frame_times.flip(0) if reverse else frame_times,
+            t=times[::points].flip(0) if reverse else times[::points],
             z=torch.stack(frames),
             log_det=torch.stack(log_dets) if self.density is not None else None,
             weights=weights.flip(0) if reverse else weights,

@@ -46,7 +46,7 @@ _NAMES = {
 }
 
 
-def table(results: dict, section: str) -> list[str]:
+def sizes(results: dict, section: str) -> list[str]:
     """A section with one line for each size: median and range in milliseconds, ratio, and memory where T grows."""
     parts = results[section]
     names = list(dict.fromkeys(name for part in parts.values() for name in part["rows"]))
@@ -160,16 +160,16 @@ def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write(page: str, results: dict, both_cores: dict, avx2: dict, gpu: dict) -> str:
+def with_tables(page: str, results: dict, both_cores: dict, avx2: dict, gpu: dict) -> str:
     """The page with every table between `<!-- table: NAME -->` and `<!-- end of table -->` written again."""
     special = {"roofline": roofline, "mnist": shares, "two_threads": lambda _: two_threads(both_cores),
-               "mnist_two_threads": lambda _: shares(both_cores), "train_avx2": lambda _: table(avx2, "train"),
+               "mnist_two_threads": lambda _: shares(both_cores), "train_avx2": lambda _: sizes(avx2, "train"),
                "mnist_avx2": lambda _: shares(avx2), "train_gpu": lambda _: launched(gpu, "train"),
                "rollout_gpu": lambda _: launched(gpu, "rollout"), "kernels_gpu": lambda _: kernels(gpu)}  # fmt: skip
 
     def written(found: re.Match) -> str:
         name = found[1]
-        lines = special[name](results) if name in special else table(results, name)
+        lines = special[name](results) if name in special else sizes(results, name)
         return "\n".join([f"<!-- table: {name} -->", "", *lines, "", "<!-- end of table -->"])
 
     return re.sub(r"<!-- table: (\w+) -->.*?<!-- end of table -->", written, page, flags=re.DOTALL)
@@ -180,5 +180,5 @@ if __name__ == "__main__":
         json.loads((_ROOT / "docs" / "results" / f"benchmark{end}.json").read_text())
         for end in ("", "_two_threads", "_avx2", "_cuda")
     ]
-    _PAGE.write_text(write(_PAGE.read_text(), *measured))
+    _PAGE.write_text(with_tables(_PAGE.read_text(), *measured))
     draw(measured[0], FOLDER)

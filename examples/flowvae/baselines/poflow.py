@@ -58,12 +58,8 @@ class PoFlow(FlowVAE):
 
     def change(self, z: Tensor, velocity: Tensor) -> Tensor:
         """Squared size of the decoder's derivative along velocities `[B, D]`, summed over the pixels, `[B]`."""
-        half, self.half_precision = self.half_precision, False
-        try:
-            with torch.autocast(z.device.type, enabled=False):
-                moved = jvp(lambda codes: self.decode(codes).sigmoid(), (z,), (velocity,))[1]
-        finally:
-            self.half_precision = half
+        with torch.autocast(z.device.type, enabled=False):
+            moved = jvp(lambda codes: self.decoder(codes).sigmoid(), (z,), (velocity,))[1]
         return moved.square().flatten(1).sum(1)
 
     def transport(self, path: FlowPath) -> Tensor:
