@@ -42,7 +42,7 @@ class CompiledRollout:
             path = self._rollout(z, weights[acting], controls[acting], start + first, *here)
             # A path that waits for its backward pass is safe.
             if self._graphs and z.is_cuda and not path.z.requires_grad:
-                path = FlowPath(*(x.clone() if isinstance(x, Tensor) else x for x in path))
+                path = path._replace(**{k: x.clone() for k, x in path._asdict().items() if isinstance(x, Tensor)})
             z, done = path.z[-1], done + length
             paths.append(path)
         return join_paths(paths, reverse)
