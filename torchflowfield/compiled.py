@@ -42,7 +42,8 @@ class CompiledRollout:
             path = self._rollout(z, weights[acting], controls[acting], start + first, *here)
             # A path that waits for its backward pass is safe.
             if self._graphs and z.is_cuda and not path.z.requires_grad:
-                path = path._replace(**{k: x.clone() for k, x in path._asdict().items() if isinstance(x, Tensor)})
+                own: dict[str, Any] = {k: x.clone() for k, x in path._asdict().items() if isinstance(x, Tensor)}
+                path = path._replace(**own)
             z, done = path.z[-1], done + length
             paths.append(path)
         return join_paths(paths, reverse)
