@@ -20,6 +20,10 @@ def float32():
 
 def train(selection, control="single", fields=3, steps=40):
     model = UnsupervisedFlowVAE(latent=4, fields=fields, width=8, control=control, path_kl=None, forcing=False)
+    return fit(model, selection, steps)
+
+
+def fit(model, selection, steps):
     data = DigitsData(motion="spikes", steps=2, batch_size=4, epoch=4 * steps)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=[selection], enable_model_summary=False, **quiet)
@@ -84,6 +88,21 @@ def test_what_helped_a_flow_of_the_wrong_kind_goes_once_it_has_changed():
 
     model = train(Scripted(bound, [0.4, 0.3, 0.1, 0.0], tolerance=0.2), "double", fields=2, steps=60)
     assert model.posterior.enabled.tolist() == [False, False, True, False]
+
+
+def test_a_flow_that_does_two_things_stays_split_and_one_that_does_one_does_not():
+    # Flow 0 stands for two transformations until a third control takes one over; flow 1 for one.
+    def bound(on):
+        return 100.0 + 100.0 * (not {0, 1} <= set(on)) - 10.0 * (2 in on or 3 in on)
+
+    selection = Scripted(bound, [0.6, 0.3, 0.0, 0.0], tolerance=0.02, split=True)
+    selection.needed = [0, 1]
+    model = UnsupervisedFlowVAE(latent=4, fields=4, width=8, path_kl=None, forcing=False)
+    for off in (2, 3):
+        model.posterior.disable(off)
+    fit(model, selection, 60)
+    assert model.posterior.enabled.tolist() == [True, True, True, False]
+    assert sorted(selection.settled) == [0, 1, 2]
 
 
 def test_exchanged_controls_have_each_others_spikes():

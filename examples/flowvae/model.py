@@ -394,8 +394,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         shuffle = self.training and self.hparams.shuffle != "none" and not settled
         seen = shuffle_views(frames, mirror=False, turn=self.hparams.shuffle == "views") if shuffle else frames
         with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
-            with self._precision(frames):
-                features = pair_features(self.pair_network, 3 * seen).float()
+            features = self.pair_features(seen)
             temperature = anneal(*self.hparams.temperature, progress / self.hparams.anneal)
             draw = self.posterior(features, temperature, use_slab=False, sample=False if settled else None)
         if not self._has_speeds():
@@ -417,24 +416,32 @@ class UnsupervisedFlowVAE(FlowVAE):
             flow might move one image less at unit speed than another, and $\delta$ would make up for it. The codes'
             variances take part in the gradient: else small codes would be cheap, and all would shrink.
         """
-        mean, std = codes
-        precision = 1 / (std[:-1].square() + std[1:].square())
-        on, before = (spikes > 0.5).to(mean), mean[:-1]
-        time = torch.arange(1.0, len(mean), device=before.device)[:, None].expand(before.shape[:-1])
-        moves = [on[..., k : k + 1] * self.flows.bind(k)(time, before) for k in range(self.flows.num_controls)]
-        moves = torch.stack(moves, -1).unflatten(-1, (-1, self.flows.K)).sum(-2)
-        surplus = mean[1:] - before - moves.sum(-1)
+        moves, surplus, precision = self.motion(codes, spikes)
         if self.prior.slab is None:
             return torch.zeros_like(moves[..., 0, :]), 0.5 * (precision * surplus.square()).sum(-1)
         trusted = precision / self.noise.clone()
         gram = torch.einsum("tbdk,tbd,tbdl->tbkl", moves, trusted, moves)
-        gram = gram + torch.eye(self.flows.K, device=before.device) / self.prior.slab.variance
+        gram = gram + torch.eye(self.flows.K, device=gram.device) / self.prior.slab.variance
         speeds = torch.linalg.solve(gram, torch.einsum("tbdk,tbd,tbd->tbk", moves, trusted, surplus))
         left = surplus - (moves * speeds[..., None, :]).sum(-1)
         surprise = 0.5 * ((precision * left.square()).sum(-1) + speeds.square().sum(-1) / self.prior.slab.variance)
         if self.training and training_progress(self) >= self.hparams.settle_from:
             self.noise.lerp_((precision * left.square()).mean().detach(), 0.01)
         return speeds, surprise
+
+    def motion(self, codes: Codes, spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """How every field moves codes at unit speed, `[T, B, D, K]`; the rest of how they moved, and its precision."""
+        mean, std = codes
+        on, before = (spikes > 0.5).to(mean), mean[:-1]
+        time = torch.arange(1.0, len(mean), device=before.device)[:, None].expand(before.shape[:-1])
+        moves = [on[..., k : k + 1] * self.flows.bind(k)(time, before) for k in range(self.flows.num_controls)]
+        moves = torch.stack(moves, -1).unflatten(-1, (-1, self.flows.K)).sum(-2)
+        return moves, mean[1:] - before - moves.sum(-1), 1 / (std[:-1].square() + std[1:].square())
+
+    def pair_features(self, frames: Tensor) -> Tensor:
+        """Features `[T, B, features]` of every two successive frames, from which the spikes are inferred."""
+        with self._precision(frames):
+            return pair_features(self.pair_network, 3 * frames).float()
 
     def learning_rate(self, progress: float) -> float:
         """With slabs, one decay for each stage."""

@@ -1,20 +1,32 @@
 """Choosing K: a bank with too many flows gives up those that the data can do without."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from lightning import Callback, Trainer
+from torch import Tensor
 
 from .model import UnsupervisedFlowVAE, training_progress
 from .networks import bernoulli_log_prob
+from .splitting import split
+
+
+class Attempt(NamedTuple):
+    """What is to be tried with a control: `"off"`, `"exchange"` or `"split"`, the latter two with another control."""
+
+    how: str
+    control: int
+    other: int | None = None
 
 
 class Trial(NamedTuple):
-    """A control that is off on trial, the one that takes its place if there is one, and how to go back."""
+    """An attempt under way, the bound before, and how to go back."""
 
+    how: str
     control: int
-    substitute: int | None
+    other: int | None
     bound: float
     model: dict[str, Any]
     optimizer: dict[str, Any]
@@ -33,13 +45,18 @@ class BackwardSelection(Callback):
     that of another field where it is taken, and keeps it if the bound becomes better. Then those that have not changed
     kind are tried again.
 
+    With single control one flow may have come to stand for two transformations. With `split`, every flow that is needed
+    is split in two on trial, by the motion that it leaves unexplained, as long as there are controls that are off. It
+    stays split if that makes the bound better by more than the tolerance.
+
     Args:
         begin: Share of the training before the first trial.
         end: Share of the training after which no trial begins.
         heal: Steps of a trial.
         tolerance: Largest relative loss of the bound at which a flow stays off.
-        learn: Steps of a trial of the other kind, which has its motion still to learn.
+        learn: Steps of a trial of the other kind, which has its motion still to learn, or of a flow in two.
         sequences: Validation sequences that decide, in whole batches.
+        split: Try flows in two.
     """
 
     def __init__(
@@ -50,9 +67,10 @@ class BackwardSelection(Callback):
         tolerance: float = 0.03,
         learn: int = 300,
         sequences: int = 512,
+        split: bool = False,
     ) -> None:
         self.begin, self.end, self.heal, self.learn = begin, end, heal, learn
-        self.tolerance, self.sequences = tolerance, sequences
+        self.tolerance, self.sequences, self.split = tolerance, sequences, split
         self.needed: list[int] = []
         self.settled: list[int] = []
         self.trial: Trial | None = None
@@ -84,20 +102,23 @@ class BackwardSelection(Callback):
             self.next_step = int(trainer.estimated_stepping_batches)
             return
         self.trial = Trial(*chosen, bound, copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()))
-        control, substitute = chosen
-        if substitute is None:
-            model.posterior.disable(control)
-            model.prior.disable(control)
+        if chosen.other is None:
+            model.posterior.disable(chosen.control)
+            model.prior.disable(chosen.control)
+        elif chosen.how == "exchange":
+            exchange(model, chosen.control, chosen.other)
         else:
-            exchange(model, control, substitute)
-        self.next_step = trainer.global_step + (self.heal if substitute is None else self.learn)
+            model.eval()
+            split(model, chosen.control, chosen.other, self._frames(trainer, model))
+            model.train()
+        self.next_step = trainer.global_step + (self.heal if chosen.how == "off" else self.learn)
 
-    def _choose(self, model: UnsupervisedFlowVAE, usage: list[float]) -> tuple[int, int | None] | None:
-        """The control to be tried next, and its substitute; None if all have been tried."""
+    def _choose(self, model: UnsupervisedFlowVAE, usage: list[float]) -> Attempt | None:
+        """What to try next; None if everything has been tried."""
         on = [k for k, enabled in enumerate(model.posterior.enabled.tolist()) if enabled]
         untried = [k for k in on if k not in self.needed] if len(on) > 1 else []
         if untried:
-            return min(untried, key=lambda k: usage[k]), None
+            return Attempt("off", min(untried, key=lambda k: usage[k]))
         if model.flows.control == "double":
             fields, controls = model.flows.K, model.flows.num_controls
             for k in on:
@@ -105,22 +126,30 @@ class BackwardSelection(Callback):
                 others = [(k // fields * fields + fields + (k + i) % fields) % controls for i in range(fields)]
                 free = [other for other in others if other not in on]
                 if k not in self.settled and free:
-                    return k, free[0]
-        return None
+                    return Attempt("exchange", k, free[0])
+            return None
+        whole = [k for k in on if k not in self.settled] if self.split else []
+        free = [k for k in range(model.flows.num_controls) if k not in on]
+        return Attempt("split", max(whole, key=lambda k: usage[k]), free[0]) if whole and free else None
 
     def _judge(
         self, trainer: Trainer, model: UnsupervisedFlowVAE, bound: float, usage: list[float]
     ) -> tuple[float, list[float]]:
         trial, self.trial = self.trial, None
         figures = f"negative bound {trial.bound:.1f} before, {bound:.1f} after the trial"
-        if trial.substitute is None:
+        if trial.how == "off":
             good = bound <= trial.bound * (1 + self.tolerance)
             trainer.print(f"flow {trial.control} {'stays off' if good else 'is needed'}: {figures}")
             self.needed += [] if good else [trial.control]
+        elif trial.how == "split":
+            good = bound < trial.bound * (1 - self.tolerance)
+            trainer.print(f"flow {trial.control} {f'and {trial.other} are two' if good else 'is one'}: {figures}")
+            self.settled += [] if good else [trial.control]
+            self.needed += [trial.other] if good else []
         else:
             good = bound < trial.bound
-            kept = trial.substitute if good else trial.control
-            trainer.print(f"flow {trial.control} or {trial.substitute}, {kept} is the better kind: {figures}")
+            kept = trial.other if good else trial.control
+            trainer.print(f"flow {trial.control} or {trial.other}, {kept} is the better kind: {figures}")
             self.settled.append(kept)
             # Beside a flow of the better kind others may no longer be needed.
             self.needed = list(self.settled) if good else self.needed
@@ -139,8 +168,7 @@ class BackwardSelection(Callback):
         was_training = model.training
         model.eval()
         total, usage, seen = 0.0, torch.zeros(model.flows.num_controls), 0
-        for batch in trainer.datamodule.val_dataloader():
-            frames = batch["frames"].transpose(0, 1).to(model.device)
+        for frames in self._frames(trainer, model):
             mean, std = model.encode(frames[0])
             draw = model.infer(frames)
             path = model.roll(mean, draw.weights, len(frames) - 1)
@@ -148,10 +176,17 @@ class BackwardSelection(Callback):
             total += (kl - bernoulli_log_prob(model.decode(path.z), frames).sum(0)).sum().item()
             usage += (draw.spikes > 0.5).float().mean(0).sum(0).cpu()
             seen += frames.shape[1]
-            if seen >= self.sequences:
-                break
         model.train(was_training)
         return total / seen, (usage / seen).tolist()
+
+    def _frames(self, trainer: Trainer, model: UnsupervisedFlowVAE) -> Iterator[Tensor]:
+        """The validation sequences that decide, `[T+1, B, C, H, W]`."""
+        seen = 0
+        for batch in trainer.datamodule.val_dataloader():
+            yield batch["frames"].transpose(0, 1).to(model.device)
+            seen += len(batch["frames"])
+            if seen >= self.sequences:
+                return
 
 
 @torch.no_grad()
