@@ -102,16 +102,26 @@ def test_a_paper_row_has_the_published_sizes():
 
 
 @pytest.mark.parametrize("data", ["mnist", "shapes3d", "falcor3d", "isaac3d"])
-def test_trials_of_double_control_take_the_same_share_of_a_longer_training(data):
-    config = yaml.safe_load((CONFIGS / "mnist" / "unsupervised_double.yaml").read_text())["trainer"]
+@pytest.mark.parametrize("method", ["unsupervised_double", "unsupervised_choose"])
+def test_trials_take_the_same_share_of_a_longer_training(method, data):
+    config = yaml.safe_load((CONFIGS / "mnist" / f"{method}.yaml").read_text())["trainer"]
     prefix, given = "trainer.callbacks.init_args.", config["callbacks"][0]["init_args"]
-    quick = row("", "unsupervised_double", data)
+    quick = row("", method, data)
     shares = []
     for changes in (quick.overrides, paper_row(quick).overrides):
         steps = changes.get("trainer.max_steps", config["max_steps"])
-        usual = {"heal": BackwardSelection().heal, "learn": given["learn"]}
+        usual = {name: given.get(name, getattr(BackwardSelection(), name)) for name in ("heal", "learn")}
         shares.append([changes.get(prefix + name, value) / steps for name, value in usual.items()])
     assert shares[1] == pytest.approx(shares[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("data", ["shapes3d", "falcor3d", "isaac3d"])
+def test_single_control_of_scenes_starts_with_more_flows_than_factors(data):
+    found = row("", "unsupervised_single", data)
+    assert found.config == "mnist/unsupervised_choose.yaml"
+    assert found.overrides["model.init_args.fields"] == DATA[data].factors + 2
+    assert found.overrides["trainer.callbacks.init_args.split"]
+    assert row("", "unsupervised_single").config == "mnist/unsupervised_single.yaml"
 
 
 @pytest.mark.parametrize("image_size", [28, 64, 128])

@@ -50,7 +50,7 @@ def test_a_step_is_inverted_with_its_density(method, density):
     bank, z = randomize(FlowBank(2, 3, width=4), 0.3), torch.randn(5, 3)
     grid = bank.stack.on_grid(torch.arange(3.0) / 2, None, 1).unbind(3)
     step = GridStep(TABLEAUS[method], grid, 0, 1.0, torch.ones(5, 2, 2), density)
-    moved, change = step(z)
+    moved, change = step.advance(z)
     back, again = step.invert(moved, moved, iterations=60)
     close(back, z)
     if density:
@@ -63,8 +63,8 @@ def test_a_known_first_stage_changes_nothing():
     for method in TABLEAUS:
         for density in ("trace", None):
             step = GridStep(TABLEAUS[method], grid, 0, 1.0, controls, density)
-            moved, change = step(z)
-            again, same = step(z, grid[0].evaluate(z, controls))
+            moved, change = step.advance(z)
+            again, same = step.advance(z, grid[0].evaluate(z, controls))
             close(again, moved)
             if density:
                 close(same, change)
@@ -74,6 +74,6 @@ def test_the_exact_density_is_that_of_the_euler_map():
     matrix = 0.5 * torch.randn(3, 3)
     grid = FlowBank([LinearField(matrix)]).stack.on_grid(torch.arange(2.0), None, 1).unbind(2)
     z = torch.randn(5, 3)
-    moved, change = GridStep(TABLEAUS["euler"], grid, 0, 0.5, None, "exact")(z)
+    moved, change = GridStep(TABLEAUS["euler"], grid, 0, 0.5, None, "exact").advance(z)
     close(moved, z + 0.5 * z @ matrix.mT)
     close(change, torch.linalg.slogdet(torch.eye(3) + 0.5 * matrix).logabsdet.expand(5))

@@ -46,6 +46,11 @@ def split(controls: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     return (samples, samples) if samples.shape[1] == 1 else (samples[:, :1], samples[:, 1:])
 
 
+def total(terms: list[Tensor]) -> Tensor:
+    """Sum of the terms of a gradient, a rotation or both."""
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+
 class _SamplesFirst(torch.autograd.Function):
     """Moves the axis of the samples to the front, in new memory both ways: strided gradients are slow."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchflowfield.activations import ACTIVATIONS, activate
 from torchflowfield.interface import Jet, log_det_euler
-from torchflowfield.layout import autocasts, columns, over_units, rows, split
+from torchflowfield.layout import autocasts, columns, over_units, rows, split, total
 
 
 class Evaluation(NamedTuple):
@@ -53,17 +53,23 @@ class RidgeSnapshot(NamedTuple):
         """The snapshots at each of the `count` times of a grid; autonomous fields are the same at all of them."""
         if self.shift_rate is None:
             return [self] * count
-        timed = [[None] * count if x is None else x.unbind(0) for x in self[4:8]]
-        return [self._replace(**dict(zip(self._fields[4:8], x, strict=True))) for x in zip(*timed, strict=True)]
+        timed = [(name, getattr(self, name)) for name in ("shift", "amplitude", "shift_rate", "amplitude_rate")]
+        apart = [(name, [None] * count if x is None else x.unbind(0)) for name, x in timed]
+        return [self.replaced(**{name: x[n] for name, x in apart}) for n in range(count)]
+
+    def replaced(self, **changes: Any) -> "RidgeSnapshot":
+        """A copy with other values; `_replace` is more than the compiler of PyTorch 2.6 can follow."""
+        values: list[Any] = [changes[name] if name in changes else getattr(self, name) for name in _FIELDS]
+        return RidgeSnapshot(*values)
 
     def select(self, field: int, part: int | None) -> "RidgeSnapshot":
         """Field number `field` alone, whole or one of its parts."""
         one, timed = slice(field, field + 1), (..., slice(field, field + 1), slice(None))
 
-        def pick(x: Tensor | None, wanted: bool, where: Any) -> Tensor | None:
+        def pick(x: Any, wanted: bool, where: Any) -> Any:
             return x[where] if x is not None and wanted else None
 
-        return self._replace(
+        return self.replaced(
             weight=self.weight[one],
             norm2=self.norm2[one],
             rotation=pick(self.rotation, part != 0, one),
@@ -79,18 +85,18 @@ class RidgeSnapshot(NamedTuple):
         if self.amplitude is None or self.amplitude.ndim > 2:
             return self
         along = self.amplitude[..., None] * self.weight
-        return self._replace(outputs=along if self.rotation is None else along + self.rotation)
+        return self.replaced(outputs=along if self.rotation is None else along + self.rotation)
 
     def _terms(self, controls: Tensor | None, batch: torch.Size) -> list[tuple[Tensor | None, Tensor]]:
         """Factors `[K, H or 1, N]` of the slopes (None for one) and the directions they go to, summed over the list."""
         gradient, rotation = split(controls)
         shared = controls is None or controls.shape[-1] == 1
         if self.amplitude is None:
-            return [(rotation, _present(self.rotation))]
+            return [(rotation, cast(Tensor, self.rotation))]
         if shared and self.outputs is not None:
             return [(gradient, self.outputs)]
         if shared and self.rotation is not None and self.amplitude.ndim == 2:
-            return [(gradient, _present(self.folded().outputs))]
+            return [(gradient, cast(Tensor, self.folded().outputs))]
         amplitude = columns(self.amplitude, batch)
         terms: list[tuple[Tensor | None, Tensor]] = [
             (amplitude if gradient is None else gradient * amplitude, self.weight)
@@ -111,7 +117,7 @@ class RidgeSnapshot(NamedTuple):
             (slope if factor is None else factor * slope).flatten(0, 1).T @ directions.flatten(0, 1)
             for factor, directions in self._terms(controls, batch)
         ]
-        return _total(mixed).reshape(*batch, self.weight.shape[-1])
+        return total(mixed).reshape(*batch, self.weight.shape[-1])
 
     def _laplacians(self, slope_rate: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None:
@@ -214,7 +220,7 @@ class RidgeSnapshot(NamedTuple):
 
     def jacobian(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian `[*, D, D]` of the mixture."""
-        outputs = _total([factor * directions.mT for factor, directions in self._factors(z, controls)])
+        outputs = total([factor * directions.mT for factor, directions in self._factors(z, controls)])
         return (outputs @ self.weight.flatten(0, 1)).reshape(*z.shape, z.shape[-1])
 
     def log_det(self, z: Tensor, controls: Tensor | None, step: float) -> Tensor:
@@ -222,7 +228,7 @@ class RidgeSnapshot(NamedTuple):
         weight = self.weight.flatten(0, 1)
         if weight.shape[0] >= weight.shape[1]:
             return log_det_euler(self.jacobian(z, controls), step)
-        matrix = _total([factor * (weight @ directions.mT) for factor, directions in self._factors(z, controls)])
+        matrix = total([factor * (weight @ directions.mT) for factor, directions in self._factors(z, controls)])
         return log_det_euler(matrix, step).reshape(z.shape[:-1])
 
     def _factors(self, z: Tensor, controls: Tensor | None) -> list[tuple[Tensor, Tensor]]:
@@ -237,11 +243,4 @@ class RidgeSnapshot(NamedTuple):
         ]
 
 
-def _total(terms: list[Tensor]) -> Tensor:
-    """Sum of the terms of a gradient, a rotation or both."""
-    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
-
-
-def _present(x: Tensor | None) -> Tensor:
-    """Narrows a type: a field has a gradient, a rotation or both, so one of the two is always there."""
-    return cast(Tensor, x)
+_FIELDS = RidgeSnapshot._fields

@@ -50,7 +50,7 @@ class GridStep(NamedTuple):
     controls: Tensor | None
     density: str | None
 
-    def __call__(self, z: Tensor, first: Evaluation | None = None) -> tuple[Tensor, Tensor | None]:
+    def advance(self, z: Tensor, first: Evaluation | None = None) -> tuple[Tensor, Tensor | None]:
         """The next `z` and the step's log-determinant, if wanted; `first` is the first stage, if already known."""
         slopes: list[tuple[Tensor, float]] = []
         traces: list[tuple[Tensor, float]] = []
@@ -79,14 +79,14 @@ class GridStep(NamedTuple):
         The Jacobian is that of the Euler step: exact for it, a good approximation for the other methods.
         """
         x = guess
-        bare, fields = self._replace(density=None), self.grid[self.point]
+        bare, fields = GridStep(self.tableau, self.grid, self.point, self.size, self.controls, None), self.grid[self.point]
         dtype = torch.promote_types(z.dtype, torch.float32)
         identity = torch.eye(z.shape[-1], dtype=dtype, device=z.device)
         for _ in range(iterations):
             # At the solution the correction vanishes, and with it the gradient of the matrix.
             jacobian = identity + self.size * fields.jacobian(x, self.controls).detach().to(dtype)
-            x = x + torch.linalg.solve(jacobian, (z - bare(x)[0]).to(dtype)).to(z.dtype)
-        return x, None if self.density is None else self(x)[1]
+            x = x + torch.linalg.solve(jacobian, (z - bare.advance(x)[0]).to(dtype)).to(z.dtype)
+        return x, None if self.density is None else self.advance(x)[1]
 
 
 class Frame(NamedTuple):
@@ -110,7 +110,7 @@ class Frame(NamedTuple):
     controls: Tensor | None
     density: str | None
 
-    def __call__(self, z: Tensor, record: bool, inverse: int) -> tuple[Tensor, Tensor | None, Evaluation | None]:
+    def advance(self, z: Tensor, record: bool, inverse: int) -> tuple[Tensor, Tensor | None, Evaluation | None]:
         """The next frame, the log-determinant on the way, and the evaluation at the start if `record`.
 
         With `inverse > 0` each step is undone by that many iterations of Newton's method.
@@ -119,17 +119,20 @@ class Frame(NamedTuple):
         total: Tensor | None = None
         for s in range(self.substeps):
             here, size = self.point + self.sign * s * self.tableau.resolution, 1 / self.substeps
-            step = GridStep(self.tableau, self.grid, here, self.sign * size, self.controls, self.density)
+            step = self._step(here, self.sign * size, None if inverse else self.density)
             known = first if s == 0 else None
             if inverse:
-                guess, _ = step._replace(density=None)(z, known)
-                forward = step._replace(point=here - self.tableau.resolution, size=size)
+                guess, _ = step.advance(z, known)
+                forward = self._step(here - self.tableau.resolution, size, self.density)
                 z, change = forward.invert(z, guess, inverse)
                 change = None if change is None else -change
             else:
-                z, change = step(z, known)
+                z, change = step.advance(z, known)
             total = change if total is None or change is None else total + change
         return z, total, first
+
+    def _step(self, point: int, size: float, density: str | None) -> GridStep:
+        return GridStep(self.tableau, self.grid, point, size, self.controls, density)
 
 
 def _plus(start: Tensor | None, terms: list[tuple[Tensor, float]]) -> Tensor:

@@ -136,7 +136,7 @@ class ODEStepper(nn.Module):
         given = given.expand(steps, *batch, self.bank.num_controls)
         controls = controls.expand(steps, *batch, *controls.shape[-2:])
         # At time 0 the first step's gradients are those of the initial condition.
-        at_zero = isinstance(start, int | float) and start == 0 and steps > 0 and not reverse
+        at_zero = isinstance(start, (int, float)) and start == 0 and steps > 0 and not reverse
         options = (context, selection, reverse, record, at_zero)
         start_time = as_time("ODEStepper", start, z0)
         if self.compile_rollout is False or torch.compiler.is_compiling():
@@ -188,9 +188,9 @@ class ODEStepper(nn.Module):
                 frame = Frame(tableau, instants, index, sign, substeps, mixtures[n], self.density)
                 inverse = self.inverse_iterations if reverse else 0
                 if self.checkpoint and torch.is_grad_enabled():
-                    z, change, first = checkpoint(frame, z, record, inverse, use_reentrant=False)
+                    z, change, first = checkpoint(frame.advance, z, record, inverse, use_reentrant=False)
                 else:
-                    z, change, first = frame(z, record, inverse)
+                    z, change, first = frame.advance(z, record, inverse)
             if first is not None:
                 records.append(first)
             if change is not None:

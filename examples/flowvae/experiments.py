@@ -87,8 +87,11 @@ _SCENES: dict[str, dict[str, Any]] = {
 }
 # Surplus flows of scenes: most of the bound is the pixels' own entropy, and flows are found late.
 _SCENE_SELECTION = {"begin": 0.4, "end": 0.85, "heal": 60, "learn": 150, "tolerance": 0.002}
+# Single control of scenes starts with two flows more than there are factors. One that comes to do two things is split.
+_SCENE_SURPLUS, _SCENE_CHOICE = 2, {"code_warmup": 0.2, "spike_warmup": 0.4}
 # Steps of MNIST's quick training and of its trials; longer trainings have longer trials.
-_DOUBLE_STEPS, _DOUBLE_TRIALS = 5000, {"heal": 100, "learn": 300}
+_TRAINED = 5000
+_TRIALS = {"unsupervised_double": {"heal": 100, "learn": 300}, "unsupervised_choose": {"heal": 150, "learn": 300}}
 _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
 
@@ -98,8 +101,11 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     config = f"{method}.yaml" if "/" in method else f"mnist/{method}.yaml"
     if data == "mnist":
         return Row(name, config, own)
-    method = Path(config).stem
     known = DATA[data]
+    if method == "unsupervised_single" and known.factors:
+        config = "mnist/unsupervised_choose.yaml"
+        own = {_MODEL + "fields": known.factors + _SCENE_SURPLUS, **_own(_SCENE_CHOICE), **own}
+    method = Path(config).stem
     count = known.factors or VIDEO_FLOWS
     changes: dict[str, Any] = {
         "data": known.cls,
@@ -125,8 +131,9 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
         changes |= _own(_SCENES.get(kind, {}))
         if kind == "unsupervised":
             changes["trainer.max_steps"] = known.max_steps * 3 // 2
-        if method == "unsupervised_double":
-            changes |= {f"trainer.callbacks.init_args.{key}": value for key, value in _SCENE_SELECTION.items()}
+        if method in _TRIALS:
+            selection = {**_SCENE_SELECTION, "split": True} if method == "unsupervised_choose" else _SCENE_SELECTION
+            changes |= {f"trainer.callbacks.init_args.{key}": value for key, value in selection.items()}
     return Row(name, config, {**changes, **own})
 
 
@@ -183,9 +190,9 @@ def paper_row(quick: Row) -> Row:
         changes |= {_MODEL + "slab": True, _MODEL + "slab_from": 0.833, _MODEL + "settle_from": 0.833}
         if known.factors and data == "mnist":
             changes[_DATA + "motion"] = "speeds"
-    if method == "unsupervised_double":
-        stretch = known.paper_max_steps / quick.overrides.get("trainer.max_steps", _DOUBLE_STEPS)
-        trials = {f"trainer.callbacks.init_args.{name}": steps for name, steps in _DOUBLE_TRIALS.items()}
+    if method in _TRIALS:
+        stretch = known.paper_max_steps / quick.overrides.get("trainer.max_steps", _TRAINED)
+        trials = {f"trainer.callbacks.init_args.{name}": steps for name, steps in _TRIALS[method].items()}
         changes |= {name: round(stretch * quick.overrides.get(name, steps)) for name, steps in trials.items()}
     return Row(quick.name, quick.config, changes)
 

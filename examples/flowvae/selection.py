@@ -12,6 +12,10 @@ from .model import UnsupervisedFlowVAE, training_progress
 from .networks import bernoulli_log_prob
 from .splitting import split
 
+# Transformations that come and go by themselves coincide now and then. The halves of one, told apart by what is in the
+# picture, never do.
+_TOGETHER = 0.3
+
 
 class Attempt(NamedTuple):
     """What is to be tried with a control: `"off"`, `"exchange"` or `"split"`, the latter two with another control."""
@@ -47,7 +51,8 @@ class BackwardSelection(Callback):
 
     With single control one flow may have come to stand for two transformations. With `split`, every flow that is needed
     is split in two on trial, by the motion that it leaves unexplained, as long as there are controls that are off. It
-    stays split if that makes the bound better by more than the tolerance.
+    stays split if that makes the bound better by more than the tolerance, and if the two are at times at work together,
+    as two transformations are; halves that exclude each other divide one by what is in the picture.
 
     Args:
         begin: Share of the training before the first trial.
@@ -142,7 +147,9 @@ class BackwardSelection(Callback):
             trainer.print(f"flow {trial.control} {'stays off' if good else 'is needed'}: {figures}")
             self.needed += [] if good else [trial.control]
         elif trial.how == "split":
-            good = bound < trial.bound * (1 - self.tolerance)
+            together = self._together(trainer, model, trial.control, trial.other)
+            good = bound < trial.bound * (1 - self.tolerance) and together > _TOGETHER
+            figures += f", at work together {together:.2f} times as often as by chance"
             trainer.print(f"flow {trial.control} {f'and {trial.other} are two' if good else 'is one'}: {figures}")
             self.settled += [] if good else [trial.control]
             self.needed += [trial.other] if good else []
@@ -178,6 +185,15 @@ class BackwardSelection(Callback):
             seen += frames.shape[1]
         model.train(was_training)
         return total / seen, (usage / seen).tolist()
+
+    @torch.no_grad()
+    def _together(self, trainer: Trainer, model: UnsupervisedFlowVAE, one: int, other: int) -> float:
+        """How often two flows are at work in the same step, as a multiple of what chance would have."""
+        model.eval()
+        spikes = [model.infer(frames).spikes[..., [one, other]] > 0.5 for frames in self._frames(trainer, model)]
+        model.train()
+        on = torch.cat([step.flatten(0, 1) for step in spikes]).float()
+        return (on.prod(-1).mean() / on.mean(0).prod().clamp(min=1e-6)).item()
 
     def _frames(self, trainer: Trainer, model: UnsupervisedFlowVAE) -> Iterator[Tensor]:
         """The validation sequences that decide, `[T+1, B, C, H, W]`."""
