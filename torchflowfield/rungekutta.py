@@ -79,7 +79,8 @@ class GridStep(NamedTuple):
         The Jacobian is that of the Euler step: exact for it, a good approximation for the other methods.
         """
         x = guess
-        bare, fields = GridStep(self.tableau, self.grid, self.point, self.size, self.controls, None), self.grid[self.point]
+        fields = self.grid[self.point]
+        bare = GridStep(self.tableau, self.grid, self.point, self.size, self.controls, density=None)
         dtype = torch.promote_types(z.dtype, torch.float32)
         identity = torch.eye(z.shape[-1], dtype=dtype, device=z.device)
         for _ in range(iterations):
