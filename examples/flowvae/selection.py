@@ -14,7 +14,7 @@ from .splitting import split
 
 # Transformations that come and go by themselves coincide now and then. The halves of one, told apart by what is in the
 # picture, never do.
-_TOGETHER = 0.3
+_TOGETHER = 0.15
 
 
 class Attempt(NamedTuple):
@@ -51,8 +51,8 @@ class BackwardSelection(Callback):
 
     With single control one flow may have come to stand for two transformations. With `split`, every flow that is needed
     is split in two on trial, by the motion that it leaves unexplained, as long as there are controls that are off. It
-    stays split if that makes the bound better by more than the tolerance, and if the two are at times at work together,
-    as two transformations are; halves that exclude each other divide one by what is in the picture.
+    stays split if that makes the bound much better, and if the two are at times at work together, as two transformations
+    are; halves that exclude each other divide one by what is in the picture.
 
     Args:
         begin: Share of the training before the first trial.
@@ -62,6 +62,7 @@ class BackwardSelection(Callback):
         learn: Steps of a trial of the other kind, which has its motion still to learn, or of a flow in two.
         sequences: Validation sequences that decide, in whole batches.
         split: Try flows in two.
+        gain: Smallest relative gain of the bound at which a flow stays in two.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class BackwardSelection(Callback):
         learn: int = 300,
         sequences: int = 512,
         split: bool = False,
+        gain: float = 0.01,
     ) -> None:
         self.begin, self.end, self.heal, self.learn = begin, end, heal, learn
-        self.tolerance, self.sequences, self.split = tolerance, sequences, split
+        self.tolerance, self.sequences = tolerance, sequences
+        self.split, self.gain = split, gain
         self.needed: list[int] = []
         self.settled: list[int] = []
         self.trial: Trial | None = None
@@ -148,7 +151,7 @@ class BackwardSelection(Callback):
             self.needed += [] if good else [trial.control]
         elif trial.how == "split":
             together = self._together(trainer, model, trial.control, trial.other)
-            good = bound < trial.bound * (1 - self.tolerance) and together > _TOGETHER
+            good = bound < trial.bound * (1 - self.gain) and together > _TOGETHER
             figures += f", at work together {together:.2f} times as often as by chance"
             trainer.print(f"flow {trial.control} {f'and {trial.other} are two' if good else 'is one'}: {figures}")
             self.settled += [] if good else [trial.control]
