@@ -51,7 +51,7 @@ class BackwardSelection(Callback):
 
     With single control one flow may have come to stand for two transformations. With `split`, every flow that is needed
     is split in two on trial, by the motion that it leaves unexplained, as long as there are controls that are off. It
-    stays split if that makes the bound much better, and if the two are at times at work together, as two transformations
+    stays split if that makes the bound much better and the two are at times at work together, as two transformations
     are; halves that exclude each other divide one by what is in the picture.
 
     Args:
