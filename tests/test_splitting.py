@@ -8,7 +8,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from flowvae.base import Codes
 from flowvae.model import UnsupervisedFlowVAE
-from flowvae.splitting import split
+from flowvae.splitting import likeliest, observe, split
+
+# The model below knows what is in them.
+FRAMES = [torch.zeros(3, 400, 1, 1, 1)]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +47,7 @@ class Told(UnsupervisedFlowVAE):
 
 def test_each_half_gets_the_moves_to_one_side():
     model = Told()
-    split(model, 0, 2, [torch.zeros(3, 400, 3, 28, 28)])
+    split(model, observe(model, FRAMES), 0, 2)
     spikes = model.posterior(model.seen).logits > 0
     one, other = spikes[..., 0], spikes[..., 2]
     assert not (one & other).any()
@@ -57,7 +60,7 @@ def test_both_halves_begin_as_the_whole():
     rates = [tensor[0].clone() for tensor in model.prior.rates().values()]
     whole, kept = model.flows.bind(0)(0.0, model.means[0]), model.flows.bind(1)(0.0, model.means[0])
     middle = model.posterior.spike_head.weight[1].clone()
-    split(model, 0, 2, [torch.zeros(3, 400, 3, 28, 28)])
+    split(model, observe(model, FRAMES), 0, 2)
     for k in (0, 2):
         torch.testing.assert_close(model.flows.bind(k)(0.0, model.means[0]), whole)
         torch.testing.assert_close([tensor[k] for tensor in model.prior.rates().values()], rates)
@@ -69,5 +72,16 @@ def test_both_halves_begin_as_the_whole():
 def test_a_flow_that_is_never_on_stays_as_it_is():
     model = Told()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    split(model, 1, 2, [torch.zeros(3, 400, 3, 28, 28)])
+    split(model, observe(model, FRAMES), 1, 2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_likeliest_is_the_one_that_leaves_most_along_an_axis():
+    model = Told()
+    steps = observe(model, FRAMES)
+    assert likeliest(steps, [0, 1, 2]) == 0
+    axis, variance = steps.main_axis(0)
+    # Moves along axes 1 and 3, a half each, differ along their difference; codes have standard deviations of 0.1.
+    torch.testing.assert_close(axis.abs(), torch.tensor([0, 0.5, 0, 0.5]).sqrt(), atol=0.05, rtol=0)
+    assert variance == pytest.approx(0.5 / (2 * 0.1**2), rel=0.1)
+    assert steps.main_axis(1)[1] == 0

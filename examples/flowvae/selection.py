@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .model import UnsupervisedFlowVAE, training_progress
 from .networks import bernoulli_log_prob
-from .splitting import split
+from .splitting import Steps, likeliest, observe, split
 
 # Transformations that come and go by themselves coincide now and then. The halves of one, told apart by what is in the
 # picture, never do.
@@ -49,10 +49,10 @@ class BackwardSelection(Callback):
     that of another field where it is taken, and keeps it if the bound becomes better. Then those that have not changed
     kind are tried again.
 
-    With single control one flow may have come to stand for two transformations. With `split`, every flow that is needed
-    is split in two on trial, by the motion that it leaves unexplained, as long as there are controls that are off. It
-    stays split if that makes the bound much better and the two are at times at work together, as two transformations
-    are; halves that exclude each other divide one by what is in the picture.
+    With single control one flow may have come to stand for two transformations. With `split`, the flow that leaves most
+    unexplained is split in two on trial, as long as there are controls that are off. It stays split if that makes the
+    bound much better and the two are at times at work together, as two transformations are; halves that exclude each
+    other divide one by what is in the picture. The first that does not stay split ends this.
 
     Args:
         begin: Share of the training before the first trial.
@@ -105,7 +105,7 @@ class BackwardSelection(Callback):
         bound, usage = self._bound(trainer, model)
         if self.trial is not None:
             bound, usage = self._judge(trainer, model, bound, usage)
-        chosen = self._choose(model, usage) if training_progress(model) < self.end else None
+        chosen = self._choose(trainer, model, usage) if training_progress(model) < self.end else None
         if chosen is None:
             self.next_step = int(trainer.estimated_stepping_batches)
             return
@@ -116,12 +116,10 @@ class BackwardSelection(Callback):
         elif chosen.how == "exchange":
             exchange(model, chosen.control, chosen.other)
         else:
-            model.eval()
-            split(model, chosen.control, chosen.other, self._frames(trainer, model))
-            model.train()
+            split(model, self._observe(trainer, model), chosen.control, chosen.other)
         self.next_step = trainer.global_step + (self.heal if chosen.how == "off" else self.learn)
 
-    def _choose(self, model: UnsupervisedFlowVAE, usage: list[float]) -> Attempt | None:
+    def _choose(self, trainer: Trainer, model: UnsupervisedFlowVAE, usage: list[float]) -> Attempt | None:
         """What to try next; None if everything has been tried."""
         on = [k for k, enabled in enumerate(model.posterior.enabled.tolist()) if enabled]
         untried = [k for k in on if k not in self.needed] if len(on) > 1 else []
@@ -136,9 +134,11 @@ class BackwardSelection(Callback):
                 if k not in self.settled and free:
                     return Attempt("exchange", k, free[0])
             return None
-        whole = [k for k in on if k not in self.settled] if self.split else []
         free = [k for k in range(model.flows.num_controls) if k not in on]
-        return Attempt("split", max(whole, key=lambda k: usage[k]), free[0]) if whole and free else None
+        # Once the likeliest one has turned out to be one, so are the others.
+        if not self.split or self.settled or not free:
+            return None
+        return Attempt("split", likeliest(self._observe(trainer, model), on), free[0])
 
     def _judge(
         self, trainer: Trainer, model: UnsupervisedFlowVAE, bound: float, usage: list[float]
@@ -189,13 +189,15 @@ class BackwardSelection(Callback):
         model.train(was_training)
         return total / seen, (usage / seen).tolist()
 
-    @torch.no_grad()
+    def _observe(self, trainer: Trainer, model: UnsupervisedFlowVAE) -> Steps:
+        model.eval()
+        steps = observe(model, self._frames(trainer, model))
+        model.train()
+        return steps
+
     def _together(self, trainer: Trainer, model: UnsupervisedFlowVAE, one: int, other: int) -> float:
         """How often two flows are at work in the same step, as a multiple of what chance would have."""
-        model.eval()
-        spikes = [model.infer(frames).spikes[..., [one, other]] > 0.5 for frames in self._frames(trainer, model)]
-        model.train()
-        on = torch.cat([step.flatten(0, 1) for step in spikes]).float()
+        on = self._observe(trainer, model).on[:, [one, other]].float()
         return (on.prod(-1).mean() / on.mean(0).prod().clamp(min=1e-6)).item()
 
     def _frames(self, trainer: Trainer, model: UnsupervisedFlowVAE) -> Iterator[Tensor]:

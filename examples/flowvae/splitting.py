@@ -1,6 +1,7 @@
 """One flow that does two things becomes two flows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,39 +14,69 @@ from .model import UnsupervisedFlowVAE
 _SURE = 4.0
 
 
+class Steps(NamedTuple):
+    """Steps of sequences, one per row: the posterior's features and a one, what was on, what was left unexplained.
+
+    The last is motion of the codes, in units of their standard deviations.
+    """
+
+    features: Tensor
+    on: Tensor
+    rest: Tensor
+
+    def main_axis(self, control: int) -> tuple[Tensor, Tensor]:
+        """Main axis of what a flow leaves unexplained where it is on, and its variance along that axis; 0 if never."""
+        rest = self.rest[self.on[:, control]]
+        if len(rest) < 2:
+            return torch.zeros_like(self.rest[0]), self.rest.new_zeros(())
+        singular = torch.linalg.svd(rest - rest.mean(0), full_matrices=False)
+        return singular.Vh[0], singular.S[0].square() / len(rest)
+
+
 @torch.no_grad()
-def split(model: UnsupervisedFlowVAE, control: int, other: int, batches: Iterable[Tensor]) -> None:
+def observe(model: UnsupervisedFlowVAE, batches: Iterable[Tensor]) -> Steps:
+    """The steps of frames `[T+1, B, C, H, W]`, for a model in `eval` mode."""
+    seen = []
+    for frames in batches:
+        spikes = model.infer(frames).spikes
+        _, rest, precision = model.motion(Codes(*model.encode(frames)), spikes)
+        features = F.pad(model.pair_features(frames), (0, 1), value=1.0)
+        seen.append([x.flatten(0, 1) for x in (features, spikes > 0.5, rest * precision.sqrt())])
+    return Steps(*map(torch.cat, zip(*seen, strict=True)))
+
+
+def likeliest(steps: Steps, controls: Sequence[int]) -> int:
+    """The flow that may well stand for two: the one that leaves most unexplained along one axis."""
+    return max(controls, key=lambda k: steps.main_axis(k)[1].item())
+
+
+@torch.no_grad()
+def split(model: UnsupervisedFlowVAE, steps: Steps, control: int, other: int) -> None:
     """Give one side of what a flow does to a control that is off.
 
     A flow that stands for two transformations moves codes by a mean of both. What it leaves unexplained of how they
     moved then has a main axis, with one transformation to either side. Both controls begin with the field as it is, and
-    with spikes that tell the sides as well as a linear map of the posterior's features can.
+    with spikes that tell the sides as well as a linear map of the posterior's features can. A flow that is never on
+    stays as it is.
 
     Args:
-        model: A model with single control, in `eval` mode.
+        model: A model with single control.
+        steps: What it does, from `observe`.
         control: The flow.
         other: The control that is off.
-        batches: Frames `[T+1, B, C, H, W]` to learn the sides from.
     """
-    features, on, left = [], [], []
-    for frames in batches:
-        spikes = model.infer(frames).spikes
-        _, rest, precision = model.motion(Codes(*model.encode(frames)), spikes)
-        features.append(F.pad(model.pair_features(frames), (0, 1), value=1.0).flatten(0, 1))
-        on.append(spikes[..., control].flatten() > 0.5)
-        left.append((rest * precision.sqrt()).flatten(0, 1))
-    x, active, rest = (torch.cat(parts) for parts in (features, on, left))
-    if active.sum() < 2:
+    active = steps.on[:, control]
+    if not active.any():
         return
-    axis = torch.linalg.svd(rest[active] - rest[active].mean(0), full_matrices=False).Vh[0]
-    side = (rest - rest[active].mean(0)) @ axis > 0
+    axis, _ = steps.main_axis(control)
+    side = (steps.rest - steps.rest[active].mean(0)) @ axis > 0
     wanted = _SURE * (2.0 * torch.stack((active & side, active & ~side), -1) - 1)
     # A ridge regression, with a thousandth of the features' own scale.
-    gram = x.mT @ x
-    head = torch.linalg.solve(gram + 1e-3 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram), x.mT @ wanted)
-    rows, spike_head = [control, other], model.posterior.spike_head
+    gram = steps.features.mT @ steps.features
+    ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+    head = torch.linalg.solve(gram + ridge, steps.features.mT @ wanted)
+    rows, spike_head, prior = [control, other], model.posterior.spike_head, model.prior
     spike_head.weight[rows], spike_head.bias[rows] = head[:-1].mT, head[-1]
     model.posterior.enabled[other] = True
-    prior = model.prior
     for tensor in (prior.on_logit, prior.switch_on_logit, prior.switch_off_logit, *model.flows.stack.parameters()):
         tensor[other] = tensor[control]
