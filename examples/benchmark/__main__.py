@@ -18,8 +18,9 @@ import time
 import warnings
 from pathlib import Path
 
-# An empty cache: compile times are those of a first run.
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.mkdtemp())
+# An empty cache, gone at the end: compile times are those of a first run.
+_CACHE = tempfile.TemporaryDirectory()
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _CACHE.name)
 if not any("cuda" in argument for argument in sys.argv):
     # Inductor's pool of compiler processes would share the cores with what is timed.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")

@@ -115,8 +115,10 @@ def matmul_precision(name: str) -> Iterator[None]:
     """Products of float32 in the precision that `torch.set_float32_matmul_precision` calls `name`."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)
-    yield
-    torch.set_float32_matmul_precision(before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def keep_freed_memory() -> None:

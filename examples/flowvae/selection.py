@@ -12,8 +12,8 @@ from .model import UnsupervisedFlowVAE, training_progress
 from .networks import bernoulli_log_prob
 from .splitting import Steps, likeliest, observe, split
 
-# Transformations that come and go by themselves coincide now and then. The halves of one, told apart by what is in the
-# picture, never do.
+# Two transformations that come and go by themselves coincide now and then; the halves of one, told apart by what is in the
+# picture, hardly ever.
 _TOGETHER = 0.15
 
 
