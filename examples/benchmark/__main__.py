@@ -18,9 +18,6 @@ import time
 import warnings
 from pathlib import Path
 
-# An empty cache, gone at the end: compile times are those of a first run.
-_CACHE = tempfile.TemporaryDirectory()
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _CACHE.name)
 if not any("cuda" in argument for argument in sys.argv):
     # Inductor's pool of compiler processes would share the cores with what is timed.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -70,6 +67,9 @@ def main() -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("benchmark: no GPU here, nothing measured.")
     torch.set_num_threads(options.threads)
+    # An empty one, gone at the end: compile times are those of a first run.
+    cache = tempfile.TemporaryDirectory()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache.name)
     keep_freed_memory()
     warnings.filterwarnings("ignore")
 
