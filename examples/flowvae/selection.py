@@ -12,8 +12,8 @@ from .model import UnsupervisedFlowVAE, training_progress
 from .networks import bernoulli_log_prob
 from .splitting import Steps, likeliest, observe, split
 
-# Two transformations that come and go by themselves coincide now and then; the halves of one, told apart by what is in the
-# picture, hardly ever.
+# Two transformations that come and go by themselves coincide now and then. The halves of one, told apart by what is in
+# the picture, hardly ever do.
 _TOGETHER = 0.15
 
 
