@@ -202,7 +202,7 @@ class TestCompiled:
                 found.append(torch.autograd.grad(loss, eager.bank.stack.weight)[0])
             close(*found, **ON_BOTH)
 
-    def test_a_graph_is_launched_once_where_eager_steps_launch_hundreds(self):
+    def test_cuda_graphs_take_few_launches_and_compiled_steps_fewer_than_eager_ones(self):
         eager, z, g = case()
         steppers = [eager, *(ODEStepper(eager.bank, compile=how) for how in (True, "reduce-overhead"))]
         with torch.no_grad():

@@ -18,7 +18,7 @@ class CompiledRollout:
         how: A mode of `torch.compile`, its options, or True for neither.
     """
 
-    # What a CUDA graph returns lies in memory that its next replay writes over.
+    # Modes of `torch.compile` that use CUDA graphs.
     _GRAPH_MODES = ("reduce-overhead", "max-autotune")
 
     def __init__(self, rollout: Callable[..., FlowPath], how: bool | str | dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class CompiledRollout:
             # Only the first piece forwards begins at time 0.
             here = (*options[:-1], options[-1] and not done)
             path = self._rollout(z, weights[acting], controls[acting], start + first, *here)
-            # A path that waits for its backward pass is safe.
+            # What a CUDA graph returns is written over by its next replay, unless it waits for its backward pass.
             if self._graphs and z.is_cuda and not path.z.requires_grad:
                 own: dict[str, Any] = {k: x.clone() for k, x in path._asdict().items() if isinstance(x, Tensor)}
                 path = path._replace(**own)

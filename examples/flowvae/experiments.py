@@ -91,7 +91,7 @@ _SCENE_SELECTION = {"begin": 0.4, "end": 0.85, "heal": 60, "learn": 150, "tolera
 # Falcor3D did better without (mean F1 0.61 and 0.48, one seed); Isaac3D has not been tried.
 _SURPLUS, _CHOICE = {"shapes3d": 2}, {"code_warmup": 0.2, "spike_warmup": 0.4}
 # Steps of MNIST's quick training and of its trials; longer trainings have longer trials.
-_TRAINED = 5000
+_USUAL_STEPS = 5000
 _TRIALS = {"unsupervised_double": {"heal": 100, "learn": 300}, "unsupervised_choose": {"heal": 150, "learn": 300}}
 _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
@@ -192,7 +192,7 @@ def paper_row(quick: Row) -> Row:
         if known.factors and data == "mnist":
             changes[_DATA + "motion"] = "speeds"
     if method in _TRIALS:
-        stretch = known.paper_max_steps / quick.overrides.get("trainer.max_steps", _TRAINED)
+        stretch = known.paper_max_steps / quick.overrides.get("trainer.max_steps", _USUAL_STEPS)
         trials = {f"trainer.callbacks.init_args.{name}": steps for name, steps in _TRIALS[method].items()}
         changes |= {name: round(stretch * quick.overrides.get(name, steps)) for name, steps in trials.items()}
     return Row(quick.name, quick.config, changes)

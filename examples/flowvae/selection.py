@@ -18,11 +18,15 @@ _TOGETHER = 0.15
 
 
 class Attempt(NamedTuple):
-    """What is to be tried with a control: `"off"`, `"exchange"` or `"split"`, the latter two with another control."""
+    """What is to be tried with a control: `"off"`, `"exchange"` or `"split"`, the latter two with another control.
+
+    A split also has the steps that spoke for it.
+    """
 
     how: str
     control: int
     other: int | None = None
+    steps: Steps | None = None
 
 
 class Trial(NamedTuple):
@@ -109,14 +113,14 @@ class BackwardSelection(Callback):
         if chosen is None:
             self.next_step = int(trainer.estimated_stepping_batches)
             return
-        self.trial = Trial(*chosen, bound, copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()))
+        self.trial = Trial(*chosen[:3], bound, *(copy.deepcopy(part.state_dict()) for part in (model, optimizer)))
         if chosen.other is None:
             model.posterior.disable(chosen.control)
             model.prior.disable(chosen.control)
         elif chosen.how == "exchange":
             exchange(model, chosen.control, chosen.other)
         else:
-            split(model, self._observe(trainer, model), chosen.control, chosen.other)
+            split(model, chosen.steps, chosen.control, chosen.other)
         self.next_step = trainer.global_step + (self.heal if chosen.how == "off" else self.learn)
 
     def _choose(self, trainer: Trainer, model: UnsupervisedFlowVAE, usage: list[float]) -> Attempt | None:
@@ -138,7 +142,8 @@ class BackwardSelection(Callback):
         # Once the likeliest one has turned out to be one, so are the others.
         if not self.split or self.settled or not free:
             return None
-        return Attempt("split", likeliest(self._observe(trainer, model), on), free[0])
+        steps = self._observe(trainer, model)
+        return Attempt("split", likeliest(steps, on), free[0], steps)
 
     def _judge(
         self, trainer: Trainer, model: UnsupervisedFlowVAE, bound: float, usage: list[float]
@@ -215,5 +220,5 @@ def exchange(model: UnsupervisedFlowVAE, control: int, other: int) -> None:
     """Let two controls change places: each gets the spike of the other, with its prior."""
     posterior, prior = model.posterior, model.prior
     spikes = [posterior.spike_head.weight, posterior.spike_head.bias, posterior.enabled]
-    for rows in [*spikes, prior.on_logit, prior.switch_on_logit, prior.switch_off_logit]:
+    for rows in [*spikes, *prior.parameters()]:
         rows[[control, other]] = rows[[other, control]]

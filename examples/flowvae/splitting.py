@@ -75,8 +75,8 @@ def split(model: UnsupervisedFlowVAE, steps: Steps, control: int, other: int) ->
     gram = steps.features.mT @ steps.features
     ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     head = torch.linalg.solve(gram + ridge, steps.features.mT @ wanted)
-    rows, spike_head, prior = [control, other], model.posterior.spike_head, model.prior
+    rows, spike_head = [control, other], model.posterior.spike_head
     spike_head.weight[rows], spike_head.bias[rows] = head[:-1].mT, head[-1]
     model.posterior.enabled[other] = True
-    for tensor in (prior.on_logit, prior.switch_on_logit, prior.switch_off_logit, *model.flows.stack.parameters()):
+    for tensor in (*model.prior.parameters(), *model.flows.stack.parameters()):
         tensor[other] = tensor[control]
