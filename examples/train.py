@@ -6,11 +6,15 @@ python examples/train.py fit --config examples/configs/mnist/vae.yaml --data flo
     --model.init_args.image_size 64 --model.init_args.fields 5
 """
 
+import os
 import signal
+import threading
+import time
 import warnings
 
 from flowvae.base import SequenceVAE
 from flowvae.data.sequences import SequenceData
+from flowvae.runs import PARENT
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -30,6 +34,22 @@ class SequenceCLI(LightningCLI):
         parser.set_defaults(
             {"checkpoint.save_last": True, "checkpoint.filename": "step", "checkpoint.enable_version_counter": False}
         )
+
+
+def end_with_parent() -> None:
+    """End as soon as `reproduce.py`, which started this, has ended, in whatever way.
+
+    It gives up its hold on the run then, and the same command would start a second training in the same folder.
+    """
+    # Taken away, as the further processes of a training on several devices have another parent.
+    parent = int(os.environ.pop(PARENT))
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments: list[str] | None = None) -> LightningCLI:
@@ -53,4 +73,6 @@ def main(arguments: list[str] | None = None) -> LightningCLI:
 
 
 if __name__ == "__main__":
+    if PARENT in os.environ:
+        end_with_parent()
     main()

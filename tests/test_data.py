@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 from flowvae.data.digits import load_digits  # noqa: E402
-from flowvae.data.idx import DataError, read_mnist  # noqa: E402
+from flowvae.data.idx import MD5, OFFICIAL, DataError, read_mnist  # noqa: E402
 from flowvae.data.sequences import DigitsData, DigitSequences  # noqa: E402
 from flowvae.data.transforms import (  # noqa: E402
     FACTORS,
@@ -68,6 +68,15 @@ def test_a_truncated_gzip_stream_is_reported(mnist):
         read_mnist(root, "t10k")
 
 
+def test_a_damaged_gzip_stream_is_reported(mnist):
+    root, images, _ = mnist
+    content = bytearray(gzip.compress(idx_bytes(images)))
+    content[10] |= 0b110  # a kind of block that does not exist
+    (root / "t10k-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(DataError, match="readable IDX file.*invalid block type"):
+        read_mnist(root, "t10k")
+
+
 def test_a_mislabelled_file_is_reported(mnist):
     root, images, labels = mnist
     (root / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(images))
@@ -84,8 +93,25 @@ def test_a_mislabelled_file_is_reported(mnist):
 def test_a_missing_folder_and_a_missing_file_are_reported(tmp_path):
     with pytest.raises(DataError, match="expected a folder.*--data.root"):
         load_digits(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="expected t10k-images-idx3-ubyte or"):
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte.gz: expected MNIST there.*ossci-datasets"):
         load_digits(tmp_path)
+
+
+def test_files_of_mnists_names_are_mnist_if_they_have_as_many_images(mnist, monkeypatch):
+    root, images, labels = mnist
+    assert load_digits(root).name == "20 images in MNIST's format (t10k pair)"
+    monkeypatch.setitem(OFFICIAL, "t10k", 20)
+    assert load_digits(root).name == "MNIST (t10k pair)"
+    (root / "train-images-idx3-ubyte").write_bytes(idx_bytes(images))
+    (root / "train-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    with pytest.raises(DataError, match="more than 5,000 training images.*got 20"):
+        load_digits(root)
+
+
+@pytest.mark.skipif(not REAL_MNIST.is_dir(), reason="the MNIST pair is not here")
+@pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
+def test_the_official_files_have_the_checksums_that_are_stated(name):
+    assert hashlib.md5((REAL_MNIST / name).read_bytes()).hexdigest() == MD5[name]
 
 
 @pytest.mark.parametrize("root", [None, REAL_MNIST], ids=["embedded", "mnist"])

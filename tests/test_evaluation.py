@@ -1,6 +1,7 @@
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ sys.path.insert(0, str(EXAMPLES))
 from flowvae.base import Rollout, log_normal  # noqa: E402
 from flowvae.compositions import composition_errors, digit_frames, predict, superpose, switch  # noqa: E402
 from flowvae.data.sequences import DigitsData  # noqa: E402
+from flowvae.data.split import GridSplit  # noqa: E402
 from flowvae.data.transforms import render  # noqa: E402
 from flowvae.disentanglement import dci, disentanglement, labelled_frames, mutual_information_gap  # noqa: E402
 from flowvae.evaluation import Evaluation  # noqa: E402
@@ -137,6 +139,29 @@ def test_labelled_frames_show_the_values_that_they_are_labelled_with():
     red = torch.isin((values[:, 2] * 6).floor(), torch.tensor([0.0, 5.0]))
     peak = frames.amax((-2, -1))
     assert (peak[red].argmax(1) == 0).all()
+
+
+def test_no_image_is_in_both_parts_of_the_labelled_frames(monkeypatch):
+    data = DigitsData()
+    data.setup()
+    digits = []
+    monkeypatch.setattr(
+        "flowvae.disentanglement.render", lambda images, poses: digits.extend(images) or images[:, None]
+    )
+    labelled_frames(data, 400)
+    first, rest = ({digit.numpy().tobytes() for digit in part} for part in (digits[:300], digits[300:]))
+    assert len(first | rest) == len(data.split.test)
+    assert len(first & rest) <= 1  # the digit at the border
+
+
+def test_labelled_frames_of_a_grid_are_different_images():
+    sizes = (4, 3, 5)
+    split = GridSplit(sizes, base=[0], moving=[1, 2], periodic=[], title="grid")
+    images = SimpleNamespace(sizes=sizes, read=lambda index: np.tile(index[:, None, None, None], (1, 8, 8, 3)))
+    data = SimpleNamespace(factors=("a", "b"), setup=lambda: None, split=split, images=images, image_size=8)
+    frames, values = labelled_frames(data, 200)
+    assert len(frames) == len(values) == 15  # one of four settings is for the test
+    assert len(frames[:, 0, 0, 0].unique()) == 15
 
 
 def test_the_evaluation_gives_every_model_the_same_figures():

@@ -263,6 +263,29 @@ def test_training_goes_on_from_a_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_training_that_goes_on_sees_what_one_without_a_stop_would_have_seen(tmp_path, monkeypatch):
+    from flowvae.model import FlowVAE
+
+    seen, learn = [], FlowVAE.training_step
+
+    def recorded(self, batch, index):
+        seen.append(batch["frames"].sum().item())
+        return learn(self, batch, index)
+
+    monkeypatch.setattr(FlowVAE, "training_step", recorded)
+    common = ["--data.epoch", "48", "--data.batch_size", "16"]
+    between = ["--checkpoint.every_n_epochs", "1", "--checkpoint.save_on_train_epoch_end", "true"]
+    run_training("digits/supervised.yaml", tmp_path / "whole", *common, "--trainer.max_steps", "7")
+    whole, seen[:] = list(seen), []
+    first = run_training("digits/supervised.yaml", tmp_path, *common, *between, "--trainer.max_steps", "3")
+    assert first.trainer.checkpoint_callback.last_model_path == str(tmp_path / "last.ckpt")
+    last = ["--ckpt_path", str(tmp_path / "last.ckpt")]
+    run_training("digits/supervised.yaml", tmp_path, *common, *between, "--trainer.max_steps", "7", *last)
+    assert len(set(whole)) == 7
+    assert seen == whole
+
+
+@pytest.mark.slow
 def test_a_surplus_flow_is_switched_off_and_stays_off(tmp_path):
     cli = run_training("mnist/unsupervised_choose.yaml", tmp_path, "--trainer.max_steps", "12",
                        "--trainer.callbacks.begin", "0.1", "--trainer.callbacks.heal", "2",

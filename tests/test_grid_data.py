@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 from flowvae.data import dsprites as dsprites_module  # noqa: E402
-from flowvae.data import grid_images, shapes3d  # noqa: E402
+from flowvae.data import grid_images, png_folder, shapes3d  # noqa: E402
 from flowvae.data.dsprites import DSpritesData  # noqa: E402
 from flowvae.data.files import DataError  # noqa: E402
 from flowvae.data.grid_images import grid_sizes  # noqa: E402
@@ -344,6 +344,29 @@ def test_a_damaged_image_folder_is_reported(tmp_path):
     labels.write_bytes(labels.read_bytes()[:-100])
     with pytest.raises(DataError, match="array that numpy.load reads"):
         Falcor3DData(tmp_path, steps=1).setup()
+
+
+def test_an_image_of_another_size_is_reported(tmp_path):
+    write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 2, 3, 3, 2, 2, 2))
+    Image.new("RGB", (13, 5)).save(tmp_path / "Falcor3D_down128/images/000100.png")
+    with pytest.raises(DataError, match=r"000100.png: expected 8×8 pixels, as in 000000.png, got 13×5"):
+        Falcor3DData(tmp_path, steps=1).setup()
+
+
+def test_every_file_of_a_large_folder_is_looked_into_once(tmp_path, monkeypatch):
+    write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 2, 3, 3, 2, 2, 2))
+    monkeypatch.setattr(png_folder, "_SOON_DONE", 0)
+    monkeypatch.setattr(png_folder, "FRAMES", tmp_path / "frames")
+    image = tmp_path / "Falcor3D_down128/images/000101.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-20])
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"000101.png: expected a whole PNG file"):
+            Falcor3DData(tmp_path, steps=1).setup()
+    image.write_bytes(whole)
+    Falcor3DData(tmp_path, steps=1).setup()
+    monkeypatch.setattr(png_folder.FolderImages, "_check_files", None)
+    Falcor3DData(tmp_path, steps=1).setup()
 
 
 def test_a_damaged_dsprites_file_is_reported(tmp_path):

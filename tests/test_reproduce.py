@@ -1,6 +1,8 @@
+import csv
 import importlib
 import json
 import shlex
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ sys.path.insert(0, str(EXAMPLES))
 import reproduce  # noqa: E402
 from flowvae.data.shapes3d import NAMES  # noqa: E402
 from flowvae.experiments import DATA, EXPERIMENTS, Experiment, Row, data_of, paper_row, row  # noqa: E402
-from flowvae.finish import FINISHERS  # noqa: E402
+from flowvae.finish import FINISHERS, _append  # noqa: E402
 from flowvae.model import FlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
 from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
@@ -74,7 +76,8 @@ def test_a_table_has_the_six_baselines_and_ours_with_and_without_labels():
     for data in ("mnist", "shapes3d", "falcor3d", "isaac3d"):
         names = [r.name for r in EXPERIMENTS[f"{data}_table"].rows]
         assert names[:6] == ["VAE", "β-VAE", "FactorVAE", "SlowVAE", "TVAE", "PoFlow"]
-        assert names[6:] == ["ours, supervised", "ours, weakly supervised", "ours, unsupervised"]
+        ours = [name.removeprefix("ours, ") for name in names[6:]]
+        assert ours == ["supervised", "weakly supervised", "unsupervised", "unsupervised, double control"]
         assert all(data_of(r) == data for r in EXPERIMENTS[f"{data}_table"].rows)
 
 
@@ -141,9 +144,15 @@ def test_another_size_of_image_is_an_error():
 
 
 def test_a_run_is_named_by_all_that_it_depends_on(tmp_path, monkeypatch):
-    first, official = (Run(row("a", "vae"), 0, root, tmp_path, ()) for root in (None, Path("here")))
-    # Official files are the same wherever they lie, and no stand-in.
-    assert official.folder == Run(row("b", "vae"), 0, Path("elsewhere"), tmp_path, ()).folder != first.folder
+    first = Run(row("a", "vae"), 0, None, tmp_path, ())
+    # Files are the same wherever they lie, but more files are other data.
+    for place, names in {"here": "ab", "there": "ab", "more": "abc"}.items():
+        (tmp_path / place / "inside").mkdir(parents=True)
+        for name in names:
+            (tmp_path / place / "inside" / name).write_text("image")
+    here, there, more = (Run(row("b", "vae"), 0, tmp_path / p, tmp_path, ()).folder for p in ("here", "there", "more"))
+    assert here == there
+    assert len({first.folder, here, more}) == 3
     others = [Run(row("a", "vae"), 1, None, tmp_path, ()), Run(row("a", "beta_vae"), 0, None, tmp_path, ())]
     others += [Run(row("a", "vae", latent=8), 0, None, tmp_path, ()), Run(row("a", "vae"), 0, None, tmp_path, ("x",))]
     assert len({first.folder, *(run.folder for run in others)}) == 5
@@ -184,6 +193,57 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path):
     run.checkpoint.touch()
     fit, test = run._commands()
     assert fit[fit.index("--ckpt_path") + 1] == test[test.index("--ckpt_path") + 1] == str(run.checkpoint)
+
+
+def test_a_run_is_tested_on_one_device_and_saved_between_epochs(tmp_path):
+    run = Run(row("a", "vae"), 0, None, tmp_path, ("--trainer.devices=4", "--trainer.strategy=ddp"))
+    fit, test = run._commands()
+    assert "--trainer.devices" not in fit
+    assert test[test.index("--trainer.devices") + 1] == "1"
+    assert test.index("--trainer.devices") > test.index("--trainer.devices=4")
+    assert test[test.index("--trainer.strategy") + 1] == "auto"
+    assert fit[fit.index("--checkpoint.every_n_epochs") + 1] == "1"
+
+
+def test_a_training_ends_with_the_process_that_it_belongs_to(tmp_path):
+    paths = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})"
+    training = f"{paths}; import time, train; train.end_with_parent(); print('on', flush=True); time.sleep(60)"
+    parent = (
+        f"import os, subprocess, sys\nos.environ['FLOWVAE_PARENT'] = str(os.getpid())\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {training!r}])\nprint(child.pid, flush=True)\nchild.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        assert process.stdout.readline() == "on\n"
+        process.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or "\nState:\tZ" in Path(f"/proc/{child}/status").read_text():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the training is still there")
+
+
+def test_a_table_tells_the_versions_of_its_runs_not_those_that_write_it(tmp_path):
+    experiment = Experiment("Two models (ours)", [Row("first", "mnist/vae.yaml"), Row("second", "mnist/tvae.yaml")])
+    runs = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
+    finish(runs[0], figures(0.2, versions="PyTorch 1, Python 2, 3 CPU cores"))
+    finish(runs[1], figures(0.4, versions="PyTorch 4, Python 5, 6 CPU cores"))
+    for known in (runs, [run._replace(runs=tmp_path / "elsewhere") for run in runs]):
+        text = write_table(tmp_path / "table", experiment, "", known, "quick")[0].read_text()
+        assert "PyTorch 1, Python 2, 3 CPU cores; PyTorch 4, Python 5, 6 CPU cores, quick preset." in text
+
+
+def test_figures_of_finishers_are_kept_by_seed_and_with_any_name(tmp_path):
+    (tmp_path / "table.md").touch()
+    _append(tmp_path / "table", "Errors", {"a, b": [{"flow": 2.0, "re-encoding": 1.0}]}, [7])
+    with (tmp_path / "table.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows == [
+        ["a, b", "7", "flow", "2", "", "", ""],
+        ["a, b", "7", "re-encoding", "1", "", "", ""],
+        ["a, b", "7", "over re-encoding", "2", "", "", ""],
+    ]
 
 
 def test_tables_have_means_and_spreads_and_name_what_is_missing(tmp_path):

@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 
@@ -259,6 +260,15 @@ def test_calms21_keeps_the_official_test_videos_and_holds_out_whole_ones(tmp_pat
     assert data.parts["test"] == [(3, 0, 40)]
 
 
+def test_a_calms21_video_of_another_size_is_reported(tmp_path, monkeypatch):
+    write_calms21(tmp_path)
+    monkeypatch.setattr("flowvae.data.calms21.OFFICIAL", {"train": 3, "test": 1})
+    odd = tmp_path / "task1_videos_mp4/train/mouse002_task1_annotator1.mp4"
+    write_video(odd, grey_frames(40)[:, :-4], 30)
+    with pytest.raises(DataError, match=r"mouse002_task1_annotator1.mp4: expected pictures of .* as in mouse001"):
+        CalMS21Data(tmp_path, image_size=8).setup()
+
+
 def test_calms21_with_missing_or_strange_videos_is_reported(tmp_path):
     with pytest.raises(DataError, match="task1_videos_mp4: expected CalMS21 there.*10.22002"):
         CalMS21Data(tmp_path).setup()
@@ -281,8 +291,14 @@ def write_cityscapes(root, cities, frames=30):
                     Image.fromarray(image).save(folder / f"{name}_{sequence:06}_{frame:06}_leftImg8bit.png")
 
 
-def test_cityscapes_snippets_keep_the_official_parts(tmp_path):
+@pytest.fixture
+def few_snippets(monkeypatch):
+    monkeypatch.setattr("flowvae.data.cityscapes.OFFICIAL", {"train": 2, "val": 2, "test": 2})
+
+
+def test_cityscapes_snippets_keep_the_official_parts(tmp_path, monkeypatch):
     write_cityscapes(tmp_path, {"train": ["aachen", "ulm"], "val": ["lindau"], "test": ["bonn"]})
+    monkeypatch.setattr("flowvae.data.cityscapes.OFFICIAL", {"train": 4, "val": 2, "test": 2})
     data = CityscapesData(tmp_path, image_size=8, stride=3, epoch=64)
     batch = next(iter(data.train_dataloader()))
     assert data.name == "Cityscapes"
@@ -292,6 +308,7 @@ def test_cityscapes_snippets_keep_the_official_parts(tmp_path):
     assert torch.allclose(steps, torch.tensor(3.0), atol=1e-3)
 
 
+@pytest.mark.usefixtures("few_snippets")
 def test_without_a_test_part_the_validation_snippets_are_halved(tmp_path):
     write_cityscapes(tmp_path, {"train": ["aachen"], "val": ["lindau"]})
     data = CityscapesData(tmp_path, image_size=8)
@@ -299,6 +316,19 @@ def test_without_a_test_part_the_validation_snippets_are_halved(tmp_path):
     assert {part: len(segments) for part, segments in data.parts.items()} == {"train": 2, "val": 1, "test": 1}
 
 
+@pytest.mark.usefixtures("few_snippets")
+def test_a_missing_city_and_a_frame_of_another_size_are_reported(tmp_path):
+    write_cityscapes(tmp_path, {"train": ["aachen"], "val": ["lindau"], "test": ["bonn"]})
+    odd = tmp_path / "leftImg8bit_sequence/val/lindau/lindau_000001_000110_leftImg8bit.png"
+    Image.new("RGB", (4, 3)).save(odd)
+    with pytest.raises(DataError, match=r"lindau_000001_000110.*: expected 16×8 pixels.*got 4×3"):
+        CityscapesData(tmp_path, image_size=8).setup()
+    shutil.rmtree(tmp_path / "leftImg8bit_sequence/train/aachen")
+    with pytest.raises(DataError, match="train: expected 2 snippets, got 0 of 0 cities.*VideoData"):
+        CityscapesData(tmp_path, image_size=8).setup()
+
+
+@pytest.mark.usefixtures("few_snippets")
 def test_incomplete_cityscapes_are_reported(tmp_path):
     with pytest.raises(DataError, match="leftImg8bit_sequence: expected Cityscapes.*login"):
         CityscapesData(tmp_path).setup()

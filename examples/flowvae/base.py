@@ -70,8 +70,7 @@ class SequenceVAE(LightningModule):
         """Codes `[*, latent]` of frames `[*, C, H, W]`."""
         flat = frames.flatten(0, -4)
         with self._precision(flat):
-            # Pixels are small numbers: bring them to unit size.
-            mean, log_variance = self.encoder(3 * flat).float().chunk(2, -1)
+            mean, log_variance = self.encoder(self._pixels(flat)).float().chunk(2, -1)
         std = (0.5 * log_variance.clamp(-10, 4)).exp()
         return Codes(*(x.unflatten(0, frames.shape[:-3]) for x in (mean, std)))
 
@@ -103,7 +102,7 @@ class SequenceVAE(LightningModule):
         frames = batch["frames"].transpose(0, 1)
         predicted = self.decode(self.rollout(frames, batch).z).sigmoid()
         error = equivariance_error(predicted, frames, relative=True).mean()
-        self.log("val/relative_error", error, prog_bar=True, batch_size=frames.shape[1])
+        self.log("val/relative_error", error, prog_bar=True, batch_size=frames.shape[1], sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the class, so that `load_model` finds it again."""
@@ -136,10 +135,16 @@ class SequenceVAE(LightningModule):
     def _parameter_groups(self) -> list[dict]:
         return [{"params": list(self.parameters())}]
 
+    def _pixels(self, frames: Tensor) -> Tensor:
+        """Frames as networks read them: small numbers are brought to unit size, and rounded before they are moved."""
+        return 3 * (frames.bfloat16() if self._is_half(frames.device) else frames)
+
     def _precision(self, x: Tensor):
         # Otherwise as the trainer's own precision says.
-        half = self.half_precision and multiplies_bfloat16(x.device)
-        return torch.autocast(x.device.type, torch.bfloat16) if half else nullcontext()
+        return torch.autocast(x.device.type, torch.bfloat16) if self._is_half(x.device) else nullcontext()
+
+    def _is_half(self, device: torch.device) -> bool:
+        return self.half_precision and multiplies_bfloat16(device)
 
 
 @functools.cache

@@ -14,9 +14,10 @@ from .data.transforms import SCALES, render
 
 
 def labelled_frames(data: Any, count: int) -> tuple[Tensor, Tensor] | None:
-    """Frames `[N, 3, H, W]` with every factor at random, and the factors' values `[N, K]` in [0, 1).
+    """Up to `count` frames `[N, 3, H, W]` with every factor at random, and the factors' values `[N, K]` in [0, 1).
 
-    Test digits in random poses, or test images of a grid of factors; None for data without known factors.
+    Test digits in random poses, those of one digit in a row, or different test images of a grid of factors; None for
+    data without known factors. What `dci` learns from and what it tests are thus different images.
     """
     if not getattr(data, "factors", ()):
         return None
@@ -24,7 +25,8 @@ def labelled_frames(data: Any, count: int) -> tuple[Tensor, Tensor] | None:
     generator = torch.Generator().manual_seed(0)
     if hasattr(data.split, "starts"):
         moves = torch.zeros(count, 1, len(data.images.sizes), dtype=torch.long)
-        values = data.split.starts(moves, "test", generator)
+        values = data.split.starts(moves, "test", generator).unique(dim=0)
+        values = values[torch.randperm(len(values), generator=generator)]
         index = np.ravel_multi_index(tuple(values.numpy().T), data.images.sizes)
         moving = data.split.moving
         shares = values[:, moving] / torch.tensor([data.images.sizes[k] for k in moving])
@@ -34,7 +36,7 @@ def labelled_frames(data: Any, count: int) -> tuple[Tensor, Tensor] | None:
     low, high = (math.log(scale) for scale in SCALES)
     turn = 2 * math.pi
     poses = torch.stack((low + (high - low) * values[:, 0], turn * values[:, 1], turn * values[:, 2]), -1)
-    chosen = torch.randint(len(images), (count,), generator=generator)
+    chosen = torch.randperm(len(images), generator=generator)[torch.arange(count) * len(images) // count]
     return render(images[chosen], poses[:, None])[:, 0], values
 
 

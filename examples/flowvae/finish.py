@@ -17,6 +17,7 @@ from .model import load_model
 from .pictures import save_pictures
 from .runs import Run
 from .surfaces import draw_coefficients, draw_potentials
+from .tables import append_rows
 from .video_results import finish_video
 
 Finisher = Callable[[Path, Sequence[Run], str], list[Path]]
@@ -34,7 +35,7 @@ def open_data(run: Run, **changes: Any) -> Any:
     return data
 
 
-def _append(path: Path, heading: str, errors: Errors) -> None:
+def _append(path: Path, heading: str, errors: Errors, seeds: list[int]) -> None:
     """Add a table of mean errors with their spread over seeds to the experiment's Markdown and CSV."""
     columns = list(next(iter(errors.values()))[0])
     lines = [
@@ -52,12 +53,11 @@ def _append(path: Path, heading: str, errors: Errors) -> None:
         for column, numbers in values.items():
             spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
             cells.append(f"{statistics.mean(numbers):.3f}{spread}")
-            rows += [f"{name},{seed},{column},{number:.6g},," for seed, number in enumerate(numbers)]
+            rows += [(name, seed, column, f"{number:.6g}") for seed, number in zip(seeds, numbers, strict=True)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     with path.with_suffix(".md").open("a") as stream:
         stream.write("\n".join(lines) + "\n")
-    with path.with_suffix(".csv").open("a") as stream:
-        stream.write("\n".join(rows) + "\n")
+    append_rows(path, rows)
 
 
 def latent_evolution(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
@@ -96,7 +96,7 @@ def _composed(
                 few = truth[:, :: max(1, truth.shape[1] // _SAMPLES)][:, :_SAMPLES]
                 picture = path.parent / "pictures" / f"{path.name}_{name.replace(' ', '_')}"
                 written += save_pictures(picture, predict(model, few[0], schedule), few)
-    _append(path, heading, errors)
+    _append(path, heading, errors, [run.seed for run in runs])
     return written
 
 
@@ -145,7 +145,7 @@ def unseen_data(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
                 short = "".join(c if c.isalnum() else "_" for c in source.split("(")[0].strip())
                 picture = path.parent / "pictures" / f"unseen_{short}_{data.factors[k]}"
                 written += save_pictures(picture, predict(model, few[0], schedule), few)
-    _append(path, "Error on images of other kinds", errors)
+    _append(path, "Error on images of other kinds", errors, [run.seed for run in runs])
     return written
 
 

@@ -1,4 +1,8 @@
-r"""Importance-weighted log-likelihood of predicted frames, $\log p(x_t)$ for $t \ge 1$, alike for every model."""
+r"""Importance-weighted log-likelihood of predicted frames, $\log p(x_t)$ for $t \ge 1$, alike for every model.
+
+Where a transformation acts it is that given the transformation, be it known or inferred: what a choice of one of K
+costs, $\log K$ under a uniform prior, is left out, as a model with labels does not choose.
+"""
 
 import math
 from typing import TYPE_CHECKING

@@ -237,7 +237,7 @@ class WeakFlowVAE(FlowVAE):
         views = self.hparams.shuffle == "views"
         seen = shuffle_views(frames, mirror=views, turn=views) if self.training else frames
         with self._precision(frames):
-            features = self.sequence_network(3 * seen.transpose(0, 1).flatten(1, 2)).float()
+            features = self.sequence_network(self._pixels(seen).transpose(0, 1).flatten(1, 2)).float()
         choice = self.selector(features, anneal(*self.hparams.temperature, progress / self.hparams.anneal))
         weights = choice.weights.expand(len(frames) - 1, -1, -1)
         weight = 1 + (self.hparams.choice_weight - 1) * max(0.0, 1 - progress / 0.3)
@@ -441,7 +441,7 @@ class UnsupervisedFlowVAE(FlowVAE):
     def pair_features(self, frames: Tensor) -> Tensor:
         """Features `[T, B, features]` of every two successive frames, from which the spikes are inferred."""
         with self._precision(frames):
-            return pair_features(self.pair_network, 3 * frames).float()
+            return pair_features(self.pair_network, self._pixels(frames)).float()
 
     def learning_rate(self, progress: float) -> float:
         """With slabs, one decay for each stage."""

@@ -171,13 +171,14 @@ def shuffle_views(frames: Tensor, *, mirror: bool = True, turn: bool = True) -> 
     mirrored and the order of the colours reversed too, which keeps the kind of motion but not its direction; without
     `turn` they stay upright.
     """
-    groups = []
-    for group in frames.chunk(8, dim=1):
+    shuffled = torch.empty_like(frames)
+    for group, place in zip(frames.chunk(8, dim=1), shuffled.chunk(8, dim=1), strict=True):
         colours = torch.randperm(3) if mirror else (torch.arange(3) + torch.randint(3, ())) % 3
-        group = group[:, :, colours.to(frames.device)]
         group = torch.rot90(group, int(torch.randint(4, ())), (-2, -1)) if turn else group
-        groups.append(group.flip(-1) if mirror and torch.rand(()) < 0.5 else group)
-    return torch.cat(groups, 1)
+        group = group.flip(-1) if mirror and torch.rand(()) < 0.5 else group
+        for channel, colour in enumerate(colours.tolist()):
+            place[:, :, channel] = group[:, :, colour]
+    return shuffled
 
 
 def pair_features(network: nn.Module, frames: Tensor) -> Tensor:

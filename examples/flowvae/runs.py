@@ -1,8 +1,10 @@
 """One model with one seed: trained and tested in a process of its own, kept under a hash of all that it depends on."""
 
+import functools
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import yaml
 from filelock import FileLock
 
@@ -23,6 +26,9 @@ CONFIGS = EXAMPLES / "configs"
 _NEWEST_FIGURE = "needs_labels"
 # glibc gives freed memory back after every step, and every page then faults again: a fifth of the time of a step.
 _ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 29), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
+PARENT = "FLOWVAE_PARENT"
+"""Environment variable with the process that a training belongs to, see `train.py`."""
+
 # Raised when the training of these models changes without their configurations.
 _VERSIONS = {"unsupervised": 3}
 
@@ -41,7 +47,8 @@ class Run(NamedTuple):
         """Where the run keeps everything, named by a hash of all that it depends on."""
         config = yaml.safe_load((CONFIGS / self.row.config).read_text())
         versions = [version for name, version in _VERSIONS.items() if name in self.row.config]
-        given = [config, self.row.overrides, self.seed, self.extra, self.root is not None, versions]
+        data = self.root is not None and contents(self.root)
+        given = [config, self.row.overrides, self.seed, self.extra, data, versions]
         key = json.dumps(given, sort_keys=True)
         return self.runs / hashlib.sha256(key.encode()).hexdigest()[:12]
 
@@ -100,12 +107,13 @@ class Run(NamedTuple):
                     [sys.executable, str(EXAMPLES / "train.py"), *command],
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**_ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads)},
+                    env={**_ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())},
                     check=True,
                 )
         newest = max(folder.rglob("test.json"), key=lambda file: file.stat().st_mtime)
         figures = json.loads(newest.read_text())
-        figures["seconds"] = (self.results() or {}).get("seconds", self.seconds())
+        earlier = self.results() or {"seconds": self.seconds(), "versions": versions_here()}
+        figures |= {name: earlier[name] for name in ("seconds", "versions") if name in earlier}
         unfinished = folder / "results.part"
         unfinished.write_text(json.dumps(figures, indent=1) + "\n")
         unfinished.replace(folder / "results.json")
@@ -125,11 +133,30 @@ class Run(NamedTuple):
         if self.root is not None:
             common += ["--data.init_args.root", str(self.root)]
         common += self.extra
-        test = ["test", *common, "--ckpt_path", str(last)]
+        # A second device would have the figures of half of the sequences.
+        one = ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
+        test = ["test", *common, *one, "--ckpt_path", str(last)]
         if self.results() is not None:
             return [test]
         resume = ["--ckpt_path", str(last)] if last.exists() else []
-        return [["fit", *common, "--checkpoint.every_n_train_steps", "250", *resume], test]
+        # Within an epoch the loader would begin again with batches that the model has seen.
+        between = ["--checkpoint.every_n_epochs", "1", "--checkpoint.save_on_train_epoch_end", "true"]
+        return [["fit", *common, *between, *resume], test]
+
+
+@functools.cache
+def contents(root: Path) -> str:
+    """Hash of the names and sizes of a data set's files, which are the same wherever it lies."""
+    files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    above = root.parent if root.is_file() else root
+    listing = [(path.relative_to(above).as_posix(), path.stat().st_size) for path in files]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+def versions_here() -> str:
+    """What trains here, for captions."""
+    torch_version, cores = torch.__version__.split("+")[0], os.cpu_count()
+    return f"PyTorch {torch_version}, Python {platform.python_version()}, {cores} CPU cores"
 
 
 @contextmanager

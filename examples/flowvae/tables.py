@@ -1,14 +1,11 @@
 """The figures of an experiment's runs as Markdown, CSV and a picture."""
 
 import csv
-import os
-import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from matplotlib.figure import Figure
 
 from torchflowfield.viz import COLORS
@@ -44,10 +41,11 @@ Values = dict[str, list[float]]
 
 
 class Measured(NamedTuple):
-    """The figures of a run, and the name of the data that it was tested on."""
+    """The figures of a run, the name of the data that it was tested on, and the versions that trained it."""
 
     run: Run
     data: str
+    versions: str
     figures: dict[str, float]
 
 
@@ -97,32 +95,33 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
         raise SystemExit(f"reproduce: no run of {experiment.title!r} finished; see the logs.")
     with path.with_suffix(".csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["row", "seed", "figure", "value", "run", "data"])
-        for run, data, figures in measured:
-            values = figures.items()
-            name = run.folder.name
-            writer.writerows([run.row.name, run.seed, key, f"{value:.6g}", name, data] for key, value in values)
+        writer.writerow(["row", "seed", "figure", "value", "run", "data", "versions"])
+        for run, data, versions, figures in measured:
+            values, about = figures.items(), (run.folder.name, data, versions)
+            writer.writerows([run.row.name, run.seed, key, f"{value:.6g}", *about] for key, value in values)
     found = read_rows(path.with_suffix(".csv"))
     rows: dict[str, Values] = {run.row.name: found.get(run.row.name, {}) for run in planned}
     # Rows on several data sets have different factors.
     alike = len({tuple(row_factors(values)) for values in found.values()}) == 1
     factors = row_factors(next(iter(found.values())))
-    data_names = sorted({data for _, data, _ in measured})
+    data_names = sorted({each.data for each in measured})
+    versions = sorted({each.versions for each in measured if each.versions})
     seeds = sorted({run.seed for run in planned})
     lines = [
         f"# {experiment.title}",
         "",
         f"Data: {'; '.join(data_names)}. {_seeds(seeds)}",
-        f"Command: `{command}`. PyTorch {torch.__version__.split('+')[0]}, Python {platform.python_version()}, "
-        f"{os.cpu_count()} CPU cores, {preset} preset.",
+        f"Command: `{command}`. {'; '.join(versions)}{', ' * bool(versions)}{preset} preset.",
         "",
     ]
-    known = [run for run, _, _ in measured]
+    known = [each.run for each in measured]
     for words, runs in (
         ("Not finished", [run for run in planned if run not in known]),
         ("From an earlier run", [run for run in known if run.results() is None]),
     ):
-        if runs:
+        if runs == known and words == "From an earlier run":
+            lines += ["All runs are earlier ones.", ""]
+        elif runs:
             lines += [f"{words}: {'; '.join(f'{run.row.name}, seed {run.seed}' for run in runs)}.", ""]
     drawn = alike and factors and len(found) > 1
     if drawn:
@@ -142,20 +141,26 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     return written
 
 
+def append_rows(path: Path, rows: Iterable[tuple[str, int, str, str]]) -> None:
+    """Add figures that are no table's to its CSV: row, seed, figure and value."""
+    with path.with_suffix(".csv").open("a", newline="") as stream:
+        csv.writer(stream).writerows((*row, "", "", "") for row in rows)
+
+
 def _measured(table: Path, planned: Sequence[Run]) -> list[Measured]:
     """What is known of the planned runs: from their results, or from this and other tables with the same runs."""
-    earlier: dict[str, tuple[str, dict[str, float]]] = {}
+    earlier: dict[str, tuple[str, str, dict[str, float]]] = {}
     others = sorted(other for other in table.parent.glob("*.csv") if other != table)
     for file in [*others, table] if table.exists() else others:
         with file.open(newline="") as stream:
             for entry in csv.DictReader(stream):
                 if entry.get("run"):
-                    _, kept = earlier.setdefault(entry["run"], (entry["data"], {}))
-                    kept[entry["figure"]] = float(entry["value"])
+                    about = (entry["data"], entry.get("versions") or "", {})
+                    earlier.setdefault(entry["run"], about)[-1][entry["figure"]] = float(entry["value"])
     measured = []
     for run in planned:
         if (results := run.results()) is not None:
-            measured.append(Measured(run, results["data"], columns(results)))
+            measured.append(Measured(run, results["data"], results.get("versions", ""), columns(results)))
         elif run.folder.name in earlier:
             measured.append(Measured(run, *earlier[run.folder.name]))
     return measured

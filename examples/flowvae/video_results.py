@@ -14,6 +14,7 @@ from torchflowfield.viz import COLORS
 from .base import SequenceVAE
 from .footage import correlation, in_words, measure
 from .pictures import save_pictures
+from .tables import append_rows
 
 _MEASURED = {"rests": ("speed", "turning", "growth", "change"), "moves": ("pan", "growth", "turning", "change")}
 
@@ -50,6 +51,7 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
         opened: Every finished run with its model and its data module.
     """
     lines, written = ["", "## Next-frame error", ""], []
+    rows: list[tuple[str, int, str, str]] = []
     errors: dict[str, dict[str, list[float]]] = {}
     for run, model, data in opened:
         batches = [batch["frames"].transpose(0, 1) for batch in data.test_dataloader()[-1]]
@@ -57,6 +59,7 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
         for name in parts[0]:
             value = torch.cat([part[name].flatten() for part in parts]).mean().item()
             errors.setdefault(run.row.name, {}).setdefault(name, []).append(value)
+            rows.append((run.row.name, run.seed, f"next frame: {name}", f"{value:.6g}"))
     header = list(next(iter(errors.values())))
     lines += [f"| | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
     for row, values in errors.items():
@@ -68,17 +71,23 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
     lines += ["", "Mean absolute error per pixel and channel of test snippets; frames are in [0, 1]."]
     for run, model, data in opened:
         if hasattr(model, "infer"):
-            more, pictures = describe_flows(path, model, data, run.seed)
+            more, figures, pictures = describe_flows(path, model, data, run.seed)
             lines += more
+            rows += [(run.row.name, run.seed, name, f"{value:.6g}") for name, value in figures.items()]
             written += pictures
     with path.with_suffix(".md").open("a") as stream:
         stream.write("\n".join(lines) + "\n")
+    append_rows(path, rows)
     return written
 
 
 @torch.no_grad()
-def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[str], list[Path]]:
-    """Usage of every flow, its correlation with what is measured from the frames, its traversal and that in words."""
+def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[str], dict[str, float], list[Path]]:
+    """Usage of every flow, its correlation with what is measured from the frames, its traversal and that in words.
+
+    Returns:
+        The lines of the table, its figures by name, and the pictures.
+    """
     batches = [batch["frames"].transpose(0, 1) for batch in data.test_dataloader()[-1]]
     frames = torch.cat(batches, 1)
     background = frames.flatten(0, 1)[:: max(1, frames.shape[0] * frames.shape[1] // 300)].median(0).values
@@ -93,14 +102,16 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     spread = torch.linspace(0, frames.shape[1] - 1, 6).long()
     z0 = model.encode(frames[0, spread])[0]
     everyone = model.encode(frames[0])[0]
-    written = []
+    written, figures = [], {}
     for k in range(controls):
         rolled = model.decode(model.roll(everyone, k, data.steps).z).sigmoid()
         still = model.decode(everyone).sigmoid()
         # The decoder blurs: its own pictures' background, not that of the frames.
         words = in_words(measure(rolled, still.median(0).values, data.camera))
-        cells = [f"{correlation(draw.weights[..., k], measured[name]):+.2f}" for name in shown]
+        follows = {name: correlation(draw.weights[..., k], measured[name]) for name in shown}
         used = (draw.spikes[..., k] > 0.5).double().mean().item()
+        figures |= {f"flow {k}: usage": used, **{f"flow {k}: g and {name}": value for name, value in follows.items()}}
+        cells = [f"{value:+.2f}" for value in follows.values()]
         lines.append(f"| {k} | {used:.2f} | {' | '.join(cells)} | {words} |")
         picture = folder / f"{path.name}_flow{k}_seed{seed}"
         movie = model.decode(model.roll(z0, k, 2 * data.steps).z).sigmoid()
@@ -112,7 +123,7 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         if data.camera == "rests"
         else "The camera moves: pan, growth and turning are those of the whole picture, moved as one.",
     ]
-    return lines, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights)]
+    return lines, figures, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights)]
 
 
 def draw_usage(path: Path, weights: Tensor) -> Path:

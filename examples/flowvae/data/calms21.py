@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .base import Part
+from .clips import check_sizes
 from .files import DataError, Source, is_stand_in, require
 from .frames import Crop
 from .video import Segment, VideoData
@@ -58,6 +59,7 @@ class CalMS21Data(VideoData):
                     f"{', among them ' + strange[0] if strange else ''}. {SOURCE.remedy()}"
                 )
             found += paths
+        check_sizes(found)
         return found
 
     def split_clips(self, paths: list[Path], lengths: list[int]) -> dict[Part, list[Segment]]:

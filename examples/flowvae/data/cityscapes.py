@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .base import Part
 from .files import DataError, Source, is_stand_in, require
@@ -20,6 +21,8 @@ SOURCE = Source(
     stand_in="cityscapes",
 )
 SNIPPET = 30
+OFFICIAL = {"train": 2975, "val": 500, "test": 1525}
+"""Snippets of every part."""
 _NAME = re.compile(r"(?P<city>[A-Za-z-]+)_(?P<sequence>\d{6})_(?P<frame>\d{6})_leftImg8bit\.png")
 
 
@@ -57,9 +60,17 @@ class CityscapesData(VideoData):
         for part in ("train", "val"):
             require(folder / part, SOURCE)
         self._snippets = {}
-        for part in ("train", "val", "test"):
-            for city in sorted(path for path in (folder / part).glob("*") if path.is_dir()):
-                for frames in snippets(city):
+        for part, official in OFFICIAL.items():
+            cities = sorted(path for path in (folder / part).glob("*") if path.is_dir())
+            found = {city: snippets(city) for city in cities}
+            count = sum(map(len, found.values()))
+            if not is_stand_in(self._folder()) and count != official and (part != "test" or count):
+                raise DataError(
+                    f"{folder / part}: expected {official:,} snippets, got {count:,} of {len(cities)} cities. "
+                    f"{SOURCE.remedy()} A part of it can be used as any footage is, with VideoData."
+                )
+            for city, numbered in found.items():
+                for frames in numbered:
                     first = frames[0].name.removesuffix("_leftImg8bit.png")
                     self._snippets[Path(part) / city.name / first] = frames
         return list(self._snippets)
@@ -84,7 +95,14 @@ class CityscapesData(VideoData):
         return pack(FRAMES, recipe, clips, f"decoding {len(paths)} snippets", jobs=self.decoders)
 
     def _frames(self, paths: list[Path]) -> Callable[[], Iterator[np.ndarray]]:
-        return lambda: (read_image(path, self.crop, self._size) for path in paths)
+        first = next(iter(self._snippets.values()))[0]
+
+        def decoded() -> Iterator[np.ndarray]:
+            with Image.open(first) as image:
+                size = image.size
+            return (read_image(path, self.crop, self._size, expected=size) for path in paths)
+
+        return decoded
 
 
 def snippets(city: Path) -> list[list[Path]]:

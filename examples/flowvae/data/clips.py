@@ -33,6 +33,26 @@ def find_clips(root: Path) -> list[Path]:
     )
 
 
+def check_sizes(paths: list[Path]) -> None:
+    """Compare the width and height of video files with those of the first.
+
+    Raises:
+        DataError: If one has others, or is damaged.
+    """
+    sizes = {}
+    for path in paths:
+        try:
+            with av.open(path) as container:
+                sizes[path] = [(stream.width, stream.height) for stream in container.streams.video]
+        except (av.FFmpegError, OSError) as error:
+            raise DataError(f"{path}: expected a whole video file ({error}). Get it again.") from error
+        if sizes[path] != sizes[paths[0]]:
+            raise DataError(
+                f"{path}: expected pictures of {sizes[paths[0]]} pixels, as in {paths[0].name}, got {sizes[path]}. "
+                f"Get the file again."
+            )
+
+
 def read_clip(path: Path, crop: Crop, size: int, every: int = 1) -> Iterator[np.ndarray]:
     """Small frames `[size, size, 3]` of a video file or a frame folder.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .idx import DataError, read_mnist
+from .idx import OFFICIAL, DataError, read_mnist
 
 
 class Split(NamedTuple):
@@ -34,11 +34,19 @@ def load_digits(root: Path | None) -> Split:
     test, _ = read_mnist(root, "t10k")
     if any(root.glob("train-images-idx3-ubyte*")):
         train, _ = read_mnist(root, "train")
-        return Split(train[:-5000], train[-5000:], test, "MNIST")
+        if len(train) <= 5000:
+            raise DataError(f"{root}: expected more than 5,000 training images, as 5,000 validate, got {len(train)}.")
+        return Split(train[:-5000], train[-5000:], test, _name(train=len(train), t10k=len(test)))
     if len(test) < 10:
         raise DataError(f"{root}: expected at least ten images to split, got {len(test)}.")
     first, second = len(test) * 8 // 10, len(test) * 9 // 10
-    return Split(test[:first], test[first:second], test[second:], "MNIST (t10k pair)")
+    return Split(test[:first], test[first:second], test[second:], f"{_name(t10k=len(test))} (t10k pair)")
+
+
+def _name(**counts: int) -> str:
+    # Other images come in files of these names too.
+    official = all(count == OFFICIAL[part] for part, count in counts.items())
+    return "MNIST" if official else f"{sum(counts.values()):,} images in MNIST's format"
 
 
 def _embedded_digits() -> Split:

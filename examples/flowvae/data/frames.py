@@ -47,14 +47,19 @@ def shrink(image: Image.Image, crop: Crop, size: int) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3))
 
 
-def read_image(path: Path, crop: Crop, size: int) -> np.ndarray:
+def read_image(path: Path, crop: Crop, size: int, *, expected: tuple[int, int] | None = None) -> np.ndarray:
     """`shrink` of an image file.
 
     Raises:
-        DataError: If the file is damaged.
+        DataError: If the file is damaged, or not of the width and height that are expected.
     """
     try:
         with Image.open(path) as image:
+            if expected is not None and image.size != expected:
+                raise DataError(
+                    f"{path}: expected {expected[0]}×{expected[1]} pixels, as the first frame has, got "
+                    f"{image.size[0]}×{image.size[1]}. Get the file again."
+                )
             return shrink(image, crop, size)
     except OSError as error:
         raise DataError(f"{path}: expected a whole image file ({error}). Get it again.") from error

@@ -2,12 +2,23 @@
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .files import DataError
+from .files import DataError, Source, require
+
+SOURCE = Source("MNIST", "CC BY-SA 3.0", "https://ossci-datasets.s3.amazonaws.com/mnist")
+OFFICIAL = {"train": 60_000, "t10k": 10_000}
+MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+"""Of the official files. Files with other checksums are read too, as long as they are whole: some are packed anew."""
 
 _IMAGES, _LABELS = 2051, 2049
 
@@ -22,8 +33,8 @@ def read_idx(path: Path) -> Tensor:
     try:
         with opener(path, "rb") as stream:
             content = stream.read()
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: expected a readable IDX file ({error}). Download it again.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: expected a readable IDX file ({error}). {SOURCE.remedy()}") from error
     magic = int.from_bytes(content[:4], "big")
     if len(content) < 8 or magic not in (_IMAGES, _LABELS):
         raise DataError(
@@ -36,7 +47,7 @@ def read_idx(path: Path) -> Tensor:
     if len(content) - start != math.prod(shape):
         raise DataError(
             f"{path}: its header promises {math.prod(shape)} bytes for shape {tuple(shape)}, got "
-            f"{len(content) - start}. The file is truncated or damaged; download it again."
+            f"{len(content) - start}. The file is truncated or damaged. {SOURCE.remedy()}"
         )
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
 
@@ -61,8 +72,8 @@ def read_mnist(root: Path, part: str) -> tuple[Tensor, Tensor]:
 
 def _find(root: Path, name: str) -> Path:
     if not root.is_dir():
-        raise DataError(f"{root}: expected a folder with MNIST's IDX files, and found none. Check --data.root.")
+        raise DataError(f"{root}: expected a folder with MNIST's IDX files, and found none. {SOURCE.remedy()}")
     for path in (root / name, root / f"{name}.gz"):
         if path.exists():
             return path
-    raise DataError(f"{root}: expected {name} or {name}.gz, found {sorted(p.name for p in root.iterdir())[:8]}.")
+    return require(root / f"{name}.gz", SOURCE)

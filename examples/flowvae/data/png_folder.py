@@ -7,13 +7,15 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from .cache import Cache
 from .files import DataError, Source, reading, require
+from .frames import FRAMES
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
 
-_END = b"IEND\xaeB`\x82"
-# In larger folders every 64th file is looked into.
-_LOOKED_INTO = 50_000
+_START, _END = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", b"IEND\xaeB`\x82"
+# So many files are looked into every time, more of them once.
+_SOON_DONE = 50_000
 
 
 class FolderImages(GridImages):
@@ -27,7 +29,7 @@ class FolderImages(GridImages):
         size: Size at which few images are kept; their own without one.
 
     Raises:
-        DataError: If a file is missing, damaged, or too many.
+        DataError: If a file is missing, damaged, of another size than the first, or too many.
     """
 
     def __init__(
@@ -36,14 +38,18 @@ class FolderImages(GridImages):
         self.folder, self.names, self.source = require(folder, source), names, source
         self.sizes = grid_sizes(_load_labels(require(labels, source), source), names, labels)
         count = int(np.prod(self.sizes))
-        self.paths = self._check_files(count)
-        with Image.open(self.paths[0]) as image:
-            native = image.size
+        self.paths = self._named(count)
+        stat = [labels.stat().st_size, labels.stat().st_mtime_ns, folder.stat().st_mtime_ns]
+        recipe = {"folder": str(folder.resolve()), "state": stat}
+        native = self._size_of(self.paths[0])
         if native[0] != native[1]:
             raise DataError(f"{folder}: expected square images, got {native[0]}×{native[1]} pixels.")
         self.image_size = native[0]
-        stat = [labels.stat().st_size, labels.stat().st_mtime_ns, folder.stat().st_mtime_ns]
-        recipe = {"folder": str(folder.resolve()), "state": stat}
+        if count <= _SOON_DONE:
+            self._check_files()
+        else:
+            checked = Cache(FRAMES / Cache(FRAMES, recipe).fingerprint, recipe)
+            checked.ensure_all({"checked.txt": self._check_files}, f"looking into {count:,} files")
         self.keep(self._decoded, recipe, f"reading {source.title}", size or native[0])
 
     def _read(self, index: np.ndarray) -> np.ndarray:
@@ -57,7 +63,7 @@ class FolderImages(GridImages):
             image = image.convert("RGB")
         return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BOX))
 
-    def _check_files(self, count: int) -> list[Path]:
+    def _named(self, count: int) -> list[Path]:
         found = {path.name for path in self.folder.glob("*.png")}
         paths = [self.folder / f"{number:06}.png" for number in range(count)]
         missing = [path.name for path in paths if path.name not in found]
@@ -66,14 +72,27 @@ class FolderImages(GridImages):
                 f"{self.folder}: expected {count} files from 000000.png on, as many as rows of labels, got "
                 f"{len(found)}; missing: {', '.join(missing[:3]) or 'none'}. {self.source.remedy()}"
             )
-        for path in paths[:: 1 if count <= _LOOKED_INTO else 64]:
-            with path.open("rb") as stream:
-                start = stream.read(8)
-                stream.seek(0, 2)
-                stream.seek(max(0, stream.tell() - 8))
-                if not start.startswith(b"\x89PNG") or stream.read() != _END:
-                    raise DataError(f"{path}: expected a whole PNG file, got a damaged one. {self.source.remedy()}")
         return paths
+
+    def _check_files(self, note: Path | None = None) -> None:
+        """Look into every file, and write a note when it is done."""
+        for path in self.paths:
+            if (size := self._size_of(path)) != (self.image_size, self.image_size):
+                raise DataError(
+                    f"{path}: expected {self.image_size}×{self.image_size} pixels, as in {self.paths[0].name}, got "
+                    f"{size[0]}×{size[1]}. {self.source.remedy()}"
+                )
+        if note is not None:
+            note.write_text(f"{len(self.paths)} whole files of {self.image_size} pixels\n")
+
+    def _size_of(self, path: Path) -> tuple[int, int]:
+        """Width and height, for a file that begins and ends as a PNG file does."""
+        with path.open("rb") as stream:
+            start = stream.read(24)
+            stream.seek(max(0, stream.seek(0, 2) - 8))
+            if not start.startswith(_START) or stream.read() != _END:
+                raise DataError(f"{path}: expected a whole PNG file, got a damaged one. {self.source.remedy()}")
+        return int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:24], "big")
 
 
 def _load_labels(path: Path, source: Source) -> np.ndarray:
