@@ -349,7 +349,7 @@ def test_a_damaged_image_folder_is_reported(tmp_path):
 def test_an_image_of_another_size_is_reported(tmp_path):
     write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 2, 3, 3, 2, 2, 2))
     Image.new("RGB", (13, 5)).save(tmp_path / "Falcor3D_down128/images/000100.png")
-    with pytest.raises(DataError, match=r"000100.png: expected 8×8 pixels, as in 000000.png, got 13×5"):
+    with pytest.raises(DataError, match=r"000100.png: expected 4×4 pixels, as in 000000.png, got 13×5"):
         Falcor3DData(tmp_path, steps=1).setup()
 
 

@@ -25,6 +25,7 @@ from flowvae.networks import make_decoder, make_encoder, make_pair_network, make
 from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
 from flowvae.selection import BackwardSelection  # noqa: E402
 from flowvae.tables import columns, write_table  # noqa: E402
+from test_grid_data import write_folder, write_shapes3d  # noqa: E402
 
 PAPERS = [
     "mnist_table",
@@ -445,6 +446,25 @@ def test_the_paper_preset_trains_for_two_steps(method, tmp_path):
     fit = [argument for argument in run._commands()[0] if argument not in SMALL]
     cli = train.main(fit + SMALL)
     assert cli.trainer.global_step == 2
+    assert all(p.isfinite().all() for p in cli.model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "data"), [("unsupervised_double", "shapes3d"), ("supervised", "falcor3d")])
+def test_the_paper_preset_trains_on_scenes_of_its_size(method, data, tmp_path, monkeypatch):
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    if data == "shapes3d":
+        write_shapes3d(tmp_path)
+    else:
+        write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 3, 3, 3, 2, 2, 2))
+    paper = paper_row(row("", method, data))
+    small = {"model.init_args.latent": 6, "model.init_args.width": 8, "data.init_args.steps": 1}
+    run = Run(Row("", paper.config, {**paper.overrides, **small}), 0, tmp_path, tmp_path / "runs", tuple(SMALL))
+    cli = train.main(run._commands()[0] + SMALL)
+    assert cli.trainer.global_step == 2
+    assert cli.datamodule.image_size == cli.model.hparams.image_size == {"shapes3d": 64, "falcor3d": 128}[data]
     assert all(p.isfinite().all() for p in cli.model.parameters())
 
 

@@ -1,15 +1,17 @@
-"""Contact sheets of the rendered stand-ins: one row per factor, everything else at rest.
+"""Contact sheets of the stand-ins: one row per factor, everything else at rest, or one per motion.
 
 python docs/figures/standins.py
 
-What has not been rendered is rendered first, about twenty-five minutes for all four on one core.
+What has not been made is made first, about half an hour for all six on one core.
 """
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import h5py
 import numpy as np
 from PIL import Image
@@ -115,8 +117,33 @@ def cityscapes(root: Path) -> None:
     save("cityscapes", sheet(rows, 4))
 
 
+def dsprites(root: Path) -> None:
+    """Three shapes, then eight values of every other factor that has so many."""
+    with np.load(next(root.glob("*.npz"))) as content:
+        images, labels = content["imgs"], content["latents_classes"]
+    sizes = sizes_of(labels)
+    rows = factor_sheet(
+        lambda number: np.repeat(images[number][..., None], 3, -1), labels, tuple(n // 2 for n in sizes)
+    )
+    some = [[row[k * len(row) // min(8, len(row))] for k in range(min(8, len(row)))] for row in rows[1:]]
+    save("dsprites", sheet(some, 8))
+
+
+def calms21(root: Path) -> None:
+    """Five frames, a quarter of a second apart, of the first time that the mice approach, circle and follow."""
+    poses = json.loads((root / "calms21_task1_train.json").read_text())
+    told = next(iter(poses.values()))["task1/train/mouse001_task1_annotator1"]["annotations"]
+    with av.open(root / "task1_videos_mp4" / "train" / "mouse001_task1_annotator1.mp4") as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    rows = []
+    for behaviour in (0, 1, 2):
+        first = next(k for k in range(len(told)) if told[k : k + 29] == [behaviour] * 29)
+        rows.append([frames[first + 7 * k] for k in range(5)])
+    save("calms21", sheet(rows, 5))
+
+
 if __name__ == "__main__":
-    for draw in (shapes3d, falcor3d, isaac3d, cityscapes):
+    for draw in (shapes3d, falcor3d, isaac3d, cityscapes, dsprites, calms21):
         folder = _ROOT / "data" / "stand-ins" / draw.__name__
         command = ["examples/make_data.py", draw.__name__, "--output", str(folder)]
         subprocess.run([sys.executable, *command], cwd=_ROOT, check=True)

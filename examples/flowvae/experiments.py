@@ -82,6 +82,7 @@ UNSUPERVISED = {
 # slowly, or it decides by content; and they have an up and a down.
 _SCENES: dict[str, dict[str, Any]] = {
     "weak": {"shuffle": "colors", "selector_lr": 0.1, "choice_weight": 300.0, "hold": 0.5},
+    "tvae": {"capsules": 48, "mu": 30.0},
     # So many pixels that the reward for changing them would outweigh what they should look like.
     "poflow": {"change_weight": 0.01},
     "unsupervised": {"shuffle": "colors", "posterior_lr": 0.1, "lr": 2e-3},
@@ -310,6 +311,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         ("TVAE, 6 capsules of 6, μ = 5", "tvae", {"capsules": 6}),
         ("TVAE, 6 capsules of 6, μ = 30", "tvae", {"capsules": 6, "mu": 30.0}),
         ("TVAE, 18 capsules of 6, μ = 5", "tvae", {}),
+        ("TVAE, 18 capsules of 6, μ = 30", "tvae", {"mu": 30.0}),
+        ("TVAE, 48 capsules of 6, μ = 30", "tvae", {"capsules": 48, "mu": 30.0}),
         ("PoFlow, change 1, wave 1", "poflow", {"change_weight": 1.0}),
         ("PoFlow, change 0.1, wave 1", "poflow", {"change_weight": 0.1}),
         ("PoFlow, change 0.1, wave 0.1", "poflow", {"change_weight": 0.1, "ot_weight": 0.1, "initial_weight": 0.1}),
@@ -317,11 +320,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "shapes3d_baseline_search": _search(
         "Shapes3D",
         "shapes3d",
-        ("TVAE, 18 capsules of 6, μ = 5", "tvae", {}),
-        ("TVAE, 18 capsules of 6, μ = 30", "tvae", {"mu": 30.0}),
-        ("TVAE, 48 capsules of 6, μ = 5", "tvae", {"capsules": 48}),
-        ("TVAE, 48 capsules of 6, μ = 30", "tvae", {"capsules": 48, "mu": 30.0}),
-        ("TVAE, 48 capsules of 6, μ = 30, all frames seen", "tvae", {"capsules": 48, "mu": 30.0, "window": 4}),
+        ("TVAE, 18 capsules of 6, μ = 5", "tvae", {"capsules": 18, "mu": 5.0}),
+        ("TVAE, 18 capsules of 6, μ = 30", "tvae", {"capsules": 18}),
+        ("TVAE, 48 capsules of 6, μ = 5", "tvae", {"mu": 5.0}),
+        ("TVAE, 48 capsules of 6, μ = 30", "tvae", {}),
+        ("TVAE, 48 capsules of 6, μ = 30, all frames seen", "tvae", {"window": 4}),
         ("PoFlow, change 0.1, wave 1", "poflow", {"change_weight": 0.1}),
         ("PoFlow, change 0.01, wave 1", "poflow", {}),
         ("PoFlow, change 0.01, wave 0.1", "poflow", {"ot_weight": 0.1, "initial_weight": 0.1}),
