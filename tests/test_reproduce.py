@@ -206,6 +206,20 @@ def test_a_run_is_tested_on_one_device_and_saved_between_epochs(tmp_path):
     assert fit[fit.index("--checkpoint.every_n_epochs") + 1] == "1"
 
 
+@pytest.mark.slow
+def test_a_run_trains_in_several_processes_and_is_tested_in_one(tmp_path):
+    many = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp_find_unused_parameters_true")
+    small = (*SMALL, "--trainer.max_steps=4", "--data.init_args.batch_size=8")
+    speeds = row("a", "unsupervised_slab", latent=8, slab_from=0.4, settle_from=0.7)
+    run = Run(speeds, 0, None, tmp_path, (*many, *small))
+    run.execute(1)
+    log = (run.folder / "log.txt").read_text()
+    assert "distributed_backend=gloo" in log
+    assert "Starting with 2 processes" in log
+    assert log.count("MEMBER: 2/2") == 1  # of the training, not of the test
+    assert run.state() == "done"
+
+
 def test_a_training_ends_with_the_process_that_it_belongs_to(tmp_path):
     paths = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})"
     training = f"{paths}; import time, train; train.end_with_parent(); print('on', flush=True); time.sleep(60)"
