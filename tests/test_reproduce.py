@@ -295,7 +295,8 @@ def test_a_table_keeps_what_other_runs_and_hands_have_written(tmp_path):
     # The table of another experiment may have the same run.
     alone = Experiment("One model (ours)", experiment.rows[:1])
     text = write_table(tmp_path / "other", alone, "", elsewhere[:1], "quick")[0].read_text()
-    assert "From an earlier run: first, seed 0." in text
+    assert "| scale | 0.200 |" in text
+    assert "earlier" not in text
     # Figures of another configuration are not its own.
     others = [run._replace(seed=1) for run in elsewhere]
     finish(others[1], figures(0.4))

@@ -94,7 +94,7 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     if not measured:
         raise SystemExit(f"reproduce: no run of {experiment.title!r} finished; see the logs.")
     with path.with_suffix(".csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
+        writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["row", "seed", "figure", "value", "run", "data", "versions"])
         for run, data, versions, figures in measured:
             values, about = figures.items(), (run.folder.name, data, versions)
@@ -115,13 +115,13 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
         "",
     ]
     known = [each.run for each in measured]
+    earlier = [run for run in known if run.results() is None]
     for words, runs in (
         ("Not finished", [run for run in planned if run not in known]),
-        ("From an earlier run", [run for run in known if run.results() is None]),
+        # Which of them are not here says something only where others are.
+        ("From an earlier run", earlier if earlier != known else []),
     ):
-        if runs == known and words == "From an earlier run":
-            lines += ["All runs are earlier ones.", ""]
-        elif runs:
+        if runs:
             lines += [f"{words}: {'; '.join(f'{run.row.name}, seed {run.seed}' for run in runs)}.", ""]
     drawn = alike and factors and len(found) > 1
     if drawn:
@@ -144,7 +144,7 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
 def append_rows(path: Path, rows: Iterable[tuple[str, int, str, str]]) -> None:
     """Add figures that are no table's to its CSV: row, seed, figure and value."""
     with path.with_suffix(".csv").open("a", newline="") as stream:
-        csv.writer(stream).writerows((*row, "", "", "") for row in rows)
+        csv.writer(stream, lineterminator="\n").writerows((*row, "", "", "") for row in rows)
 
 
 def _measured(table: Path, planned: Sequence[Run]) -> list[Measured]:
