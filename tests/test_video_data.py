@@ -264,7 +264,7 @@ def test_a_calms21_video_of_another_size_is_reported(tmp_path, monkeypatch):
     write_calms21(tmp_path)
     monkeypatch.setattr("flowvae.data.calms21.OFFICIAL", {"train": 3, "test": 1})
     odd = tmp_path / "task1_videos_mp4/train/mouse002_task1_annotator1.mp4"
-    write_video(odd, grey_frames(40)[:, :-4], 30)
+    write_video(odd, [frame[:-4] for frame in grey_frames(40)], 30)
     with pytest.raises(DataError, match=r"mouse002_task1_annotator1.mp4: expected pictures of .* as in mouse001"):
         CalMS21Data(tmp_path, image_size=8).setup()
 
