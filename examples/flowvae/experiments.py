@@ -82,7 +82,7 @@ UNSUPERVISED = {
 # slowly, or it decides by content; and they have an up and a down.
 _SCENES: dict[str, dict[str, Any]] = {
     "weak": {"shuffle": "colors", "selector_lr": 0.1, "choice_weight": 300.0, "hold": 0.5},
-    "tvae": {"capsules": 48, "mu": 30.0},
+    "tvae": {"capsules": 48},
     # So many pixels that the reward for changing them would outweigh what they should look like.
     "poflow": {"change_weight": 0.01},
     "unsupervised": {"shuffle": "colors", "posterior_lr": 0.1, "lr": 2e-3},
@@ -308,11 +308,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         "MNIST",
         "mnist",
         ("TVAE, 6 capsules of 6, μ = 1", "tvae", {"capsules": 6, "mu": 1.0}),
-        ("TVAE, 6 capsules of 6, μ = 5", "tvae", {"capsules": 6}),
-        ("TVAE, 6 capsules of 6, μ = 30", "tvae", {"capsules": 6, "mu": 30.0}),
-        ("TVAE, 18 capsules of 6, μ = 5", "tvae", {}),
-        ("TVAE, 18 capsules of 6, μ = 30", "tvae", {"mu": 30.0}),
-        ("TVAE, 48 capsules of 6, μ = 30", "tvae", {"capsules": 48, "mu": 30.0}),
+        ("TVAE, 6 capsules of 6, μ = 5", "tvae", {"capsules": 6, "mu": 5.0}),
+        ("TVAE, 6 capsules of 6, μ = 30", "tvae", {"capsules": 6}),
+        ("TVAE, 18 capsules of 6, μ = 5", "tvae", {"mu": 5.0}),
+        ("TVAE, 18 capsules of 6, μ = 30", "tvae", {}),
+        ("TVAE, 48 capsules of 6, μ = 30", "tvae", {"capsules": 48}),
         ("PoFlow, change 1, wave 1", "poflow", {"change_weight": 1.0}),
         ("PoFlow, change 0.1, wave 1", "poflow", {"change_weight": 0.1}),
         ("PoFlow, change 0.1, wave 0.1", "poflow", {"change_weight": 0.1, "ot_weight": 0.1, "initial_weight": 0.1}),
