@@ -339,6 +339,12 @@ def test_incomplete_cityscapes_are_reported(tmp_path):
     broken.write_bytes(whole[:-30])
     with pytest.raises(DataError, match="expected a whole image file"):
         CityscapesData(tmp_path, image_size=8).setup()
+    first = folder / "aachen_000000_000100_leftImg8bit.png"
+    header = first.read_bytes()
+    first.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="aachen_000000_000100.*expected a whole image file"):
+        CityscapesData(tmp_path, image_size=8).setup()
+    first.write_bytes(header)
     broken.unlink()
     with pytest.raises(DataError, match="snippets of 30 frames, got 10 in a row from aachen_000001_000100"):
         CityscapesData(tmp_path, image_size=8).setup()

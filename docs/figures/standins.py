@@ -125,8 +125,8 @@ def dsprites(root: Path) -> None:
     rows = factor_sheet(
         lambda number: np.repeat(images[number][..., None], 3, -1), labels, tuple(n // 2 for n in sizes)
     )
-    some = [[row[k * len(row) // min(8, len(row))] for k in range(min(8, len(row)))] for row in rows[1:]]
-    save("dsprites", sheet(some, 8))
+    spread = [np.linspace(0, len(row), min(8, len(row)), endpoint=False).astype(int) for row in rows]
+    save("dsprites", sheet([[row[k] for k in places] for row, places in zip(rows, spread, strict=True)][1:], 8))
 
 
 def calms21(root: Path) -> None:

@@ -136,7 +136,10 @@ class SequenceVAE(LightningModule):
         return [{"params": list(self.parameters())}]
 
     def _pixels(self, frames: Tensor) -> Tensor:
-        """Frames as networks read them: small numbers are brought to unit size, and rounded before they are moved."""
+        """Frames as networks read them: brought to unit size, in bfloat16 where the networks run in it.
+
+        Rounded here and not by autocast, so that what is made of them on the way moves half the memory.
+        """
         return 3 * (frames.bfloat16() if self._is_half(frames.device) else frames)
 
     def _precision(self, x: Tensor):

@@ -53,7 +53,7 @@ def _append(path: Path, heading: str, errors: Errors, seeds: list[int]) -> None:
         for column, numbers in values.items():
             spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
             cells.append(f"{statistics.mean(numbers):.3f}{spread}")
-            rows += [(name, seed, column, f"{number:.6g}") for seed, number in zip(seeds, numbers, strict=True)]
+            rows += [(name, seed, column, number) for seed, number in zip(seeds, numbers, strict=True)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     with path.with_suffix(".md").open("a") as stream:
         stream.write("\n".join(lines) + "\n")

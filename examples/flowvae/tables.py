@@ -141,10 +141,11 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     return written
 
 
-def append_rows(path: Path, rows: Iterable[tuple[str, int, str, str]]) -> None:
+def append_rows(path: Path, rows: Iterable[tuple[str, int, str, float]]) -> None:
     """Add figures that are no table's to its CSV: row, seed, figure and value."""
     with path.with_suffix(".csv").open("a", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows((*row, "", "", "") for row in rows)
+        lines = ((row, seed, figure, f"{value:.6g}", "", "", "") for row, seed, figure, value in rows)
+        csv.writer(stream, lineterminator="\n").writerows(lines)
 
 
 def _measured(table: Path, planned: Sequence[Run]) -> list[Measured]:

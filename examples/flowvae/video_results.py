@@ -51,7 +51,7 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
         opened: Every finished run with its model and its data module.
     """
     lines, written = ["", "## Next-frame error", ""], []
-    rows: list[tuple[str, int, str, str]] = []
+    rows: list[tuple[str, int, str, float]] = []
     errors: dict[str, dict[str, list[float]]] = {}
     for run, model, data in opened:
         batches = [batch["frames"].transpose(0, 1) for batch in data.test_dataloader()[-1]]
@@ -59,7 +59,7 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
         for name in parts[0]:
             value = torch.cat([part[name].flatten() for part in parts]).mean().item()
             errors.setdefault(run.row.name, {}).setdefault(name, []).append(value)
-            rows.append((run.row.name, run.seed, f"next frame: {name}", f"{value:.6g}"))
+            rows.append((run.row.name, run.seed, f"next frame: {name}", value))
     header = list(next(iter(errors.values())))
     lines += [f"| | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
     for row, values in errors.items():
@@ -73,7 +73,7 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
         if hasattr(model, "infer"):
             more, figures, pictures = describe_flows(path, model, data, run.seed)
             lines += more
-            rows += [(run.row.name, run.seed, name, f"{value:.6g}") for name, value in figures.items()]
+            rows += [(run.row.name, run.seed, name, value) for name, value in figures.items()]
             written += pictures
     with path.with_suffix(".md").open("a") as stream:
         stream.write("\n".join(lines) + "\n")

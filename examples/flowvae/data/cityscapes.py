@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from .base import Part
 from .files import DataError, Source, is_stand_in, require
-from .frames import FRAMES, pack, read_image
+from .frames import FRAMES, open_image, pack, read_image
 from .video import Segment, VideoData
 
 SOURCE = Source(
@@ -87,22 +86,17 @@ class CityscapesData(VideoData):
 
     def _decoded(self, paths: list[Path]) -> list[np.ndarray]:
         recipe = {"crop": self.crop, "size": self._size, "root": str(self._folder().resolve()), "version": 1}
+        with open_image(self._snippets[paths[0]][0]) as image:
+            size = image.size
         clips = {}
         for path in paths:
             frames = self._snippets[path]
             state = max(frame.stat().st_mtime_ns for frame in frames)
-            clips[f"{path.as_posix()}-{state:x}.npy"] = self._frames(frames)
+            clips[f"{path.as_posix()}-{state:x}.npy"] = self._frames(frames, size)
         return pack(FRAMES, recipe, clips, f"decoding {len(paths)} snippets", jobs=self.decoders)
 
-    def _frames(self, paths: list[Path]) -> Callable[[], Iterator[np.ndarray]]:
-        first = next(iter(self._snippets.values()))[0]
-
-        def decoded() -> Iterator[np.ndarray]:
-            with Image.open(first) as image:
-                size = image.size
-            return (read_image(path, self.crop, self._size, expected=size) for path in paths)
-
-        return decoded
+    def _frames(self, paths: list[Path], size: tuple[int, int]) -> Callable[[], Iterator[np.ndarray]]:
+        return lambda: (read_image(path, self.crop, self._size, expected=size) for path in paths)
 
 
 def snippets(city: Path) -> list[list[Path]]:

@@ -1,6 +1,7 @@
 """Small frames of large files, decoded once and kept where all processes can share them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -53,14 +54,25 @@ def read_image(path: Path, crop: Crop, size: int, *, expected: tuple[int, int] |
     Raises:
         DataError: If the file is damaged, or not of the width and height that are expected.
     """
+    with open_image(path) as image:
+        if expected is not None and image.size != expected:
+            raise DataError(
+                f"{path}: expected {expected[0]}×{expected[1]} pixels, as the first frame has, got "
+                f"{image.size[0]}×{image.size[1]}. Get the file again."
+            )
+        return shrink(image, crop, size)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image file, read inside.
+
+    Raises:
+        DataError: If the file turns out to be damaged.
+    """
     try:
         with Image.open(path) as image:
-            if expected is not None and image.size != expected:
-                raise DataError(
-                    f"{path}: expected {expected[0]}×{expected[1]} pixels, as the first frame has, got "
-                    f"{image.size[0]}×{image.size[1]}. Get the file again."
-                )
-            return shrink(image, crop, size)
+            yield image
     except OSError as error:
         raise DataError(f"{path}: expected a whole image file ({error}). Get it again.") from error
 
