@@ -151,3 +151,23 @@ def test_no_probe_is_an_error():
 def test_times_of_another_batch_are_an_error(without_hook):
     with pytest.raises(ValueError, match="AutogradPotential: expected t to be a number or one time per sample"):
         AutogradPotential(Quadratic(symmetric(3)))(torch.zeros(4), torch.randn(5, 3))
+
+
+def test_a_copy_keeps_parameters_buffers_and_modes_of_a_subclass():
+    class Scaled(AutogradPotential):
+        def __init__(self, network):
+            super().__init__(network, generator=torch.Generator().manual_seed(0))
+            self.scale = nn.Parameter(torch.tensor(2.0))
+            self.register_buffer("count", torch.ones(3))
+
+        def _potential(self, t, z, context):
+            return self.scale * super()._potential(t, z, context)
+
+    field = Scaled(nn.Sequential(nn.BatchNorm1d(2)))
+    field.network[0].eval()
+    copied = copy.deepcopy(field)
+    assert copied.scale is not field.scale
+    assert copied.count.tolist() == [1, 1, 1]
+    assert copied.generator is field.generator
+    assert copied.training
+    assert not copied.network[0].training

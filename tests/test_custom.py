@@ -146,3 +146,20 @@ def test_a_list_with_another_argument_is_an_error(option):
 def test_an_integer_latent_vector_is_an_error(without_hook):
     with pytest.raises(TypeError, match="FlowBank: expected a floating-point tensor z, got torch.int64"):
         FlowBank([LinearField(torch.eye(2))])(0.0, torch.ones(5, 2, dtype=torch.long), 0)
+
+
+@pytest.mark.parametrize("missing", [(), (0,)])
+def test_a_module_that_returns_no_velocities_is_refused(missing):
+    class Forgotten(nn.Module):
+        def forward(self, t, z):
+            u = z.square().sum(-1, keepdim=True)
+            return u.squeeze(-1) if missing else u
+
+    bank = FlowBank([Forgotten()])
+    for call in (
+        lambda: bank(0.0, torch.randn(5, 4), 0),
+        lambda: ODEStepper(bank, density=None)(torch.randn(5, 4), 0, 2, record=False),
+        lambda: ODEStepper(bank)(torch.randn(5, 4), 0, 2),
+    ):
+        with pytest.raises(ValueError, match="AutogradPotential"):
+            call()

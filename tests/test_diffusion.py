@@ -77,3 +77,9 @@ def test_the_prior_takes_the_path_of_a_stepper():
 def test_bad_sizes_are_errors(K, diffusion):
     with pytest.raises(ValueError, match=f"expected K ≥ 1 and diffusion > 0, got {K} and {diffusion}"):
         DiffusionPrior(K, diffusion=diffusion)
+
+
+def test_another_number_of_coefficients_is_refused():
+    path = ODEStepper(FlowBank(2, 4), density="trace")(torch.randn(5, 4), torch.ones(2), 3)
+    with pytest.raises(ValueError, match="expected 1 coefficients"):
+        DiffusionPrior(1)(path)

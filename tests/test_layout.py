@@ -2,7 +2,7 @@ import pytest
 import torch
 from reference import close
 
-from torchflowfield import layout
+from torchflowfield import FlowBank, layout
 from torchflowfield.layout import columns, rows, split
 
 
@@ -48,3 +48,17 @@ def test_only_large_rows_have_a_node_of_their_own(shape, node):
     assert ("SamplesFirst" in y.grad_fn.next_functions[0][0].name()) is node
     y.sum().backward()
     close(x.grad, torch.ones_like(x))
+
+
+def test_nested_forward_mode_keeps_its_tangents_at_any_size():
+    bank = FlowBank(2, 3, width=8).double()
+    z = torch.randn(layout._SMALL // 2, 3, dtype=torch.float64)
+
+    def second(y):
+        def along(f):
+            return lambda x: torch.func.jvp(f, (x,), (torch.ones_like(x),))[1]
+
+        return along(along(lambda x: bank.jet(0.3, x).potential))(y)
+
+    close(second(z)[:4], second(z[:4]))
+    assert second(z).abs().min() > 0

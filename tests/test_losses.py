@@ -278,3 +278,30 @@ def test_a_path_without_density_is_an_error():
 def test_an_unknown_mode_is_an_error():
     with pytest.raises(ValueError, match="expected mode to be one of 'marginal', 'transition', got 'sum'"):
         PathKL(DiffusionPrior(1), mode="sum")
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("weights", [1, torch.tensor([1.0, 0.5])])
+def test_a_forcing_for_another_number_of_fields_is_refused(outputs, weights):
+    path = ODEStepper(FlowBank(2, 4))(torch.randn(5, 4), weights, 3)
+    with pytest.raises(ValueError, match=r"one number per field, shape \(3, 5, 2\)"):
+        DynamicOTLoss(forcing=Forcing(4, outputs))(path)
+
+
+def test_a_forcing_without_an_axis_for_the_fields_is_refused():
+    class Scalar(nn.Module):
+        def forward(self, t, z):
+            return -z.square().sum(-1)
+
+    path = ODEStepper(FlowBank(3, 4))(torch.randn(3, 4), torch.ones(3), 2)
+    with pytest.raises(ValueError, match="one number per field"):
+        DynamicOTLoss(forcing=Scalar())(path)
+
+
+@pytest.mark.parametrize("control", [1, 3])
+def test_under_double_control_a_forcing_has_an_output_per_field(control):
+    path = ODEStepper(FlowBank(2, 4, control="double"))(torch.randn(5, 4), control, 3)
+    forcing = Forcing(4, 2)
+    residual = path.time_derivative + 0.5 * path.gradient_norm2
+    given = forcing(path.t[:-1, None], path.z[:-1])
+    close(DynamicOTLoss(forcing=forcing).residual(path), residual - given[..., 1:2])

@@ -117,3 +117,20 @@ def test_commuting_fields_have_norm_zero_and_opposite_orders_one():
     pauli = [torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, -1.0]])]
     norms = commutator_norms(FlowBank([ModuleField(Linear(m)) for m in pauli]), 0.0, z)
     assert torch.allclose(norms, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+
+
+def test_frames_of_integers_are_refused(without_hook):
+    frames = torch.zeros(3, 1, 2, dtype=torch.uint8)
+    with pytest.raises(TypeError, match="floating-point"):
+        equivariance_error(frames, frames + 1)
+
+
+def test_under_double_control_two_controls_share_a_slab():
+    spikes = torch.eye(4)[torch.arange(12) % 4]
+    speeds = torch.rand(12, 2) + 0.5
+    true = torch.cat((spikes[:, 2:3], spikes[:, 1:2]), -1)
+    recovery = transformation_recovery(spikes, true, speeds, true * speeds)
+    assert recovery.matching.tolist() == [2, 1]
+    assert torch.allclose(recovery.slab_correlation, torch.ones(2))
+    with pytest.raises(ValueError, match="slab for every control or field"):
+        transformation_recovery(spikes, true, torch.rand(12, 3), true)

@@ -126,3 +126,10 @@ def test_pieces_join_to_the_whole_path(options, record, reverse):
 def test_a_single_piece_is_the_path_itself():
     path = ODEStepper(small_bank())(torch.randn(5, 3), 1, steps=2)
     assert join_paths([path], reverse=False) is path
+
+
+@pytest.mark.parametrize("shape", [(), (4, 4), (5,)])
+def test_a_first_density_that_is_not_one_per_sample_is_refused(shape):
+    path = ODEStepper(FlowBank(2, 4))(torch.randn(4, 4), 0, 3)
+    with pytest.raises(ValueError, match=r"shape \(4,\)"):
+        path.log_prob(torch.zeros(shape))

@@ -322,3 +322,19 @@ class TestErrors:
 def test_a_selector_needs_a_positive_temperature():
     with pytest.raises(ValueError, match="FlowSelector: expected a positive temperature, got 0"):
         FlowSelector(4, 2)(torch.randn(3, 4), temperature=0.0)
+
+
+def test_under_autocast_a_disabled_spike_stays_off():
+    posterior = SpikeSlabPosterior(8, 3, hard=True).float()
+    posterior.disable(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        draw = posterior(torch.randn(50, 400, 8, dtype=torch.float32), use_slab=False)
+    assert draw.spikes.dtype == torch.float32
+    assert not draw.spikes[..., 0].any()
+
+
+@pytest.mark.parametrize("prior", [torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.6, 0.1]), torch.tensor([0.0, 0.5, 0.5])])
+def test_a_prior_that_is_no_distribution_is_refused(prior):
+    selector = FlowSelector(4, 3)
+    with pytest.raises(ValueError, match="sum to one"):
+        selector.kl(selector(torch.randn(2, 4)), prior)

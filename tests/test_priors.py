@@ -4,7 +4,18 @@ import math
 import pytest
 import torch
 from reference import assert_frequencies, close, conditioned, randomize, states_of
-from torch.distributions import Exponential, Gamma, HalfNormal, Laplace, LogNormal, Normal
+from torch.distributions import (
+    Dirichlet,
+    Exponential,
+    Gamma,
+    HalfNormal,
+    Independent,
+    Laplace,
+    LogNormal,
+    Normal,
+    TransformedDistribution,
+)
+from torch.distributions.transforms import AbsTransform
 
 from torchflowfield import FlowBank, ODEStepper
 from torchflowfield.priors import SpikeSlab, SpikeSlabPrior
@@ -290,3 +301,33 @@ class TestErrors:
         )
         with pytest.raises(TypeError, match=message):
             SpikeSlabPrior(2).kl(posterior_of(0 * ones, ones, Gamma(ones, ones)))
+
+
+def test_slabs_of_another_shape_are_refused(without_hook):
+    prior = SpikeSlabPrior(3)
+    with pytest.raises(ValueError, match="expected slabs of shape"):
+        prior.log_prob(torch.ones(2, 5, 3), torch.ones(5, 3))
+
+
+@pytest.mark.parametrize(
+    "slab",
+    [
+        Dirichlet(torch.ones(3)),
+        Independent(Normal(torch.zeros(3), torch.ones(3)), 1),
+        TransformedDistribution(Laplace(1.0, 0.1), [AbsTransform()]),
+    ],
+)
+def test_a_slab_that_its_arguments_do_not_describe_is_refused(slab):
+    with pytest.raises(TypeError, match="distribution of one number"):
+        SpikeSlabPrior(3, slab=slab)
+
+
+@pytest.mark.parametrize("steps", [0, -2])
+def test_marginals_need_a_step(steps):
+    with pytest.raises(ValueError, match="at least one step"):
+        SpikeSlabPrior(3).marginals(steps)
+
+
+def test_the_symmetric_chain_is_on_for_half_of_the_time_or_more():
+    for K, share in ((1, 1.0), (2, 0.676), (3, 0.580), (6, 0.510)):
+        assert SpikeSlabPrior(K).marginals(400)[-1].mean().item() == pytest.approx(share, abs=1e-3)

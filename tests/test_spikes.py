@@ -62,3 +62,17 @@ def test_two_spikes_of_a_field_share_its_slab():
     spikes, slabs = torch.tensor([[1.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.5, 2.0]])
     assert coefficients(spikes, slabs).tolist() == [[0.5, 0.0, 0.5, 2.0]]
     assert coefficients(spikes[:, :2], slabs).tolist() == [[0.5, 0.0]]
+
+
+def test_a_uniform_number_of_zero_switches_nothing_on(monkeypatch):
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
+    bits = sample_not_all_zero(torch.tensor([[-80.0, 1.0, -80.0], [1.0, -80.0, -80.0]]))
+    assert bits.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_half_precision_draws_rare_spikes_as_often_as_they_are():
+    logits = torch.tensor([-8.0, 8.0], dtype=torch.bfloat16).expand(400_000, 2)
+    bits = sample_not_all_zero(logits)
+    assert bits.dtype == torch.bfloat16
+    expected = torch.sigmoid(torch.tensor(-8.0)).item()
+    assert bits[:, 0].float().mean().item() == pytest.approx(expected, rel=0.35)

@@ -56,3 +56,12 @@ def test_coefficients_and_usage_are_drawn_with_their_names(tmp_path):
     heatmap = usage_heatmap(torch.rand(3, 2), factors=["turn", "grow"])
     assert [tick.get_text() for tick in heatmap.axes[0].get_xticklabels()] == ["turn", "grow"]
     heatmap.savefig(tmp_path / "h.png")
+
+
+def test_pictures_take_tensors_with_gradients_and_coefficients_of_any_size():
+    axes = torch.eye(3)[:2].requires_grad_()
+    phase_portrait(PotentialFlowField(3), torch.zeros(3), axes)
+    figure = coefficients_over_time(torch.tensor([[-1.5], [3.0]]), torch.ones(2, 1, requires_grad=True))
+    low, high = figure.axes[0].get_ylim()
+    assert low < -1.5
+    assert high > 3

@@ -47,8 +47,23 @@ def check_context(owner: str, context: Tensor | None, context_dim: int) -> None:
         raise ValueError(f"{owner}: expected a context of shape (*, {context_dim}), got none. Pass context=…")
     if context is not None and not context_dim:
         raise ValueError(f"{owner}: got a context but was built without one. Build it with context_dim=…")
-    if context is not None and context.shape[-1] != context_dim:
+    if context is None:
+        return
+    if not isinstance(context, Tensor) or not context.is_floating_point():
+        got = context.dtype if isinstance(context, Tensor) else type(context).__name__
+        raise TypeError(f"{owner}: expected a floating-point tensor as context, got {got}. Convert it with .to(z).")
+    if context.ndim == 0 or context.shape[-1] != context_dim:
         raise ValueError(f"{owner}: expected a context of shape (*, {context_dim}), got {tuple(context.shape)}.")
+
+
+def holds(fact: Tensor) -> bool:
+    """Whether a fact about the entries of a tensor holds; assumed where `check_finite` would not look."""
+    if torch.compiler.is_compiling() or fact.device.type != "cpu":
+        return True
+    try:
+        return bool(fact)
+    except RuntimeError:
+        return True
 
 
 def check_finite(owner: str, name: str, value: Tensor) -> None:
@@ -95,3 +110,9 @@ def check_probability(owner: str, name: str, value: float) -> None:
     """Raise unless `value` lies strictly between 0 and 1."""
     if not 0 < value < 1:
         raise ValueError(f"{owner}: expected {name} to be a probability strictly between 0 and 1, got {value}.")
+
+
+def check_steps(owner: str, steps: int) -> None:
+    """Raise unless there is a step."""
+    if steps < 1:
+        raise ValueError(f"{owner}: expected at least one step, got {steps}.")

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn import functional as F
+
+from torchflowfield.layout import is_transformed
 
 
 class Activation(NamedTuple):
@@ -85,19 +86,13 @@ ACTIVATIONS: dict[str, Activation] = {
 
 def activate(name: str, a: Tensor, *, value: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     r"""$\phi'(a)$, $\phi''(a)$ and, if `value`, $\phi(a)$ of the profile `name`."""
-    if _is_transformed():
-        # Forward mode within forward mode loses tangents in an `autograd.Function`, without an error.
+    if is_transformed():
         phi = ACTIVATIONS[name]
         slope = phi.first(a)
         return slope, phi.rate(a, slope), phi.value(a) if value else None
     make: Callable[..., tuple[Any, ...]] = _Facts.apply if torch.is_grad_enabled() and not _is_exporting() else _facts
     facts = make(name, a, value)
     return facts if value else (*facts, None)
-
-
-def _is_transformed() -> bool:
-    """Whether `torch.func` or forward mode is at work."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _facts(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:

@@ -16,8 +16,9 @@ class AutogradPotential(FlowField):
     The Laplacian is exact up to `exact_dim` latent axes: one Hessian-vector product per axis. Beyond, it is
     Hutchinson's estimate $\frac{1}{n} \sum_i \epsilon_i^\top H \epsilon_i$ with random signs, unbiased but noisy.
 
-    The network must treat samples independently (no batch normalisation in training mode) and be twice
-    differentiable: a ReLU network has no Laplacian. A field in closed form is several times faster.
+    The network must treat samples independently (no batch normalisation in training mode), draw no random numbers
+    (no dropout in training mode) and be twice differentiable: a ReLU network has no Laplacian. A field in closed form
+    is several times faster.
 
     Args:
         network: Called as `network(t, z)` with `t` of shape `[B]` and `z` of shape `[B, D]`; returns `[B]`.
@@ -54,12 +55,10 @@ class AutogradPotential(FlowField):
 
     def __deepcopy__(self, memo: dict[int, object]) -> "AutogradPotential":
         # A torch.Generator cannot be copied; the copy shares it.
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        nn.Module.__init__(copied)
-        copied.network = copy.deepcopy(self.network, memo)
-        copied.exact_dim, copied.probes, copied.generator = self.exact_dim, self.probes, self.generator
-        return copied.train(self.training)
+        memo[id(self.generator)] = self.generator
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def _potential(self, t: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         flat_z, flat_t = z.reshape(-1, z.shape[-1]), t.expand(z.shape[:-1]).reshape(-1)

@@ -22,8 +22,18 @@ class ModuleField(FlowField):
         self.module = module
 
     def forward(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Velocity of the wrapped module."""
-        return self.module(t, z) if context is None else self.module(t, z, context)
+        """Velocity of the wrapped module.
+
+        Raises:
+            ValueError: If the module returns anything but one velocity per sample.
+        """
+        velocity = self.module(t, z) if context is None else self.module(t, z, context)
+        if velocity.shape != z.shape:
+            raise ValueError(
+                f"FlowBank: expected {type(self.module).__name__} to return velocities of shape {tuple(z.shape)}, as "
+                f"z, got {tuple(velocity.shape)}. A potential goes into AutogradPotential."
+            )
+        return velocity
 
 
 class FieldStack(nn.Module):

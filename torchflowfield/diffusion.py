@@ -47,7 +47,16 @@ class DiffusionPrior(nn.Module):
         return F.softplus(self.raw)
 
     def variance(self, weights: Float[Tensor, "steps *batch controls"]) -> Float[Tensor, "frames *batch"]:
-        """Variance of the prior at every frame of a path with these weights."""
+        """Variance of the prior at every frame of a path with these weights.
+
+        Raises:
+            ValueError: For another number of coefficients than K.
+        """
+        if weights.shape[-1] != len(self.raw):
+            raise ValueError(
+                f"DiffusionPrior: expected {len(self.raw)} coefficients, got weights of shape {tuple(weights.shape)}. "
+                f"Build it with K=bank.num_controls."
+            )
         growth = 2 * (weights.abs() * self.diffusion).sum(-1)
         return torch.cat((growth.new_ones(1, *growth.shape[1:]), 1 + growth.cumsum(0)))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 # Below so many numbers a node of the graph that is written in Python costs more than strided gradients do.
 _SMALL = 10_000
@@ -31,9 +32,14 @@ def autocasts(x: Tensor) -> bool:
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
+def is_transformed() -> bool:
+    """Whether `torch.func` or forward mode is at work: there an `autograd.Function` may lose tangents, silently."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def rows(x: Tensor, batch: torch.Size) -> Tensor:
     """`[..., N]` as `[*, ...]`."""
-    plain = torch.compiler.is_compiling() or x.numel() < _SMALL
+    plain = torch.compiler.is_compiling() or x.numel() < _SMALL or is_transformed()
     first = x.movedim(-1, 0) if plain else _SamplesFirst.apply(x)
     return first.reshape(*batch, *x.shape[:-1])
 
@@ -54,8 +60,6 @@ def total(terms: list[Tensor]) -> Tensor:
 class _SamplesFirst(torch.autograd.Function):
     """Moves the axis of the samples to the front, in new memory both ways: strided gradients are slow."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         return x.movedim(-1, 0).contiguous()
@@ -67,7 +71,3 @@ class _SamplesFirst(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad.movedim(0, -1).contiguous()
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return tangent.movedim(-1, 0).contiguous()

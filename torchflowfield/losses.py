@@ -95,7 +95,7 @@ class DynamicOTLoss(nn.Module):
         """Parts and total for a recorded path.
 
         Raises:
-            ValueError: If the path was made with `record=False`, or has no steps.
+            ValueError: If the path was made with `record=False` or has no steps, or the forcing does not fit it.
         """
         residual = self.residual(path)
         if path.active is None or path.initial_norm2 is None or path.kinetic is None:
@@ -121,6 +121,14 @@ class DynamicOTLoss(nn.Module):
             return residual
         z = path.z[:-1]
         f = self.forcing(path.t[:-1].view(-1, *[1] * (z.ndim - 2)), z)
+        # Double control has two weights per field; a path of one field alone does not say which control it is.
+        controls = path.weights.shape[-1]
+        counts = (residual.shape[-1],) if path.field is None else (controls, controls // 2)
+        if f.shape[:-1] != z.shape[:-1] or f.shape[-1] not in counts or (path.field or 0) >= f.shape[-1]:
+            raise ValueError(
+                f"DynamicOTLoss: expected the forcing to return one number per field, shape "
+                f"{(*z.shape[:-1], counts[0])}, got {tuple(f.shape)}. Build it for the K of the bank."
+            )
         return residual - (f if path.field is None else f[..., path.field : path.field + 1])
 
 

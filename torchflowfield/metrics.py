@@ -30,6 +30,7 @@ def equivariance_error(
 
     Raises:
         ValueError: If the shapes differ, or there is no frame after the first.
+        TypeError: For frames of integers.
 
     Example:
         >>> true = torch.ones(3, 1, 2)
@@ -39,6 +40,11 @@ def equivariance_error(
     if predicted.shape != true.shape:
         raise ValueError(
             f"equivariance_error: expected frames of one shape, got {tuple(predicted.shape)} and {tuple(true.shape)}."
+        )
+    if not (predicted.is_floating_point() and true.is_floating_point()):
+        raise TypeError(
+            f"equivariance_error: expected floating-point frames, got {predicted.dtype} and {true.dtype}. "
+            f"Convert with .float() / 255."
         )
     if len(true) < 2:
         raise ValueError("equivariance_error: expected at least one frame after the first, got none.")
@@ -92,7 +98,7 @@ class Recovery(NamedTuple):
 def transformation_recovery(
     spikes: Float[Tensor, "*steps controls"],
     true_spikes: Float[Tensor, "*steps factors"],
-    slabs: Float[Tensor, "*steps controls"] | None = None,
+    slabs: Float[Tensor, "*steps slabs"] | None = None,
     true_speeds: Float[Tensor, "*steps factors"] | None = None,
 ) -> Recovery:
     """Match controls to factors one to one, by the best total F1, and score them.
@@ -100,11 +106,11 @@ def transformation_recovery(
     Args:
         spikes: Inferred spikes; on where above one half.
         true_spikes: True switches, 0 or 1.
-        slabs: Inferred slab of every control.
+        slabs: Inferred slab of every control; under double control one per field, which two controls share.
         true_speeds: True speed of every factor.
 
     Raises:
-        ValueError: If the numbers of steps differ.
+        ValueError: If the numbers of steps differ, or that of slabs fits neither controls nor fields.
 
     Reference:
         Song et al., Unsupervised Representation Learning from Sparse Transformation Analysis, arXiv 2410.05564.
@@ -115,6 +121,13 @@ def transformation_recovery(
         raise ValueError(
             f"transformation_recovery: expected the same steps, got {tuple(spikes.shape)} and "
             f"{tuple(true_spikes.shape)}."
+        )
+    if slabs is not None and slabs.shape[-1] * 2 == spikes.shape[-1]:
+        slabs = torch.cat((slabs, slabs), -1)
+    if slabs is not None and slabs.shape != spikes.shape:
+        raise ValueError(
+            f"transformation_recovery: expected a slab for every control or field of {tuple(spikes.shape)}, got "
+            f"{tuple(slabs.shape)}."
         )
     inferred = (spikes > 0.5).flatten(0, -2).double()
     true = (true_spikes > 0.5).flatten(0, -2).double()

@@ -44,11 +44,16 @@ class FlowPath(NamedTuple):
         r"""$\log q_t(z_t) = \log q_0(z_0) - \log|\det \partial z_t / \partial z_0|$ at every frame.
 
         Raises:
-            ValueError: If the path carries no density.
+            ValueError: If the path carries no density, or `log_prob0` is not one number per sample.
         """
         if self.log_det is None:
             raise ValueError(
                 "FlowPath: this path carries no density. Make it by ODEStepper(density='trace' or 'exact')."
+            )
+        if log_prob0.shape != self.z.shape[1:-1]:
+            raise ValueError(
+                f"FlowPath: expected the log-density of every first code, shape {tuple(self.z.shape[1:-1])}, got "
+                f"{tuple(log_prob0.shape)}. Sum over the latent axes, or expand."
             )
         return log_prob0 - self.log_det
 

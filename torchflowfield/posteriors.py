@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, constraints, transform_to
 from torch.nn import functional as F
 
-from torchflowfield._checks import check_choice, check_features, check_temperature, validates
+from torchflowfield._checks import check_choice, check_features, check_temperature, holds, validates
 from torchflowfield.priors import SpikeSlab
-from torchflowfield.spikes import coefficients, most_probable, relaxed, sample_not_all_zero
+from torchflowfield.spikes import at_least_float32, coefficients, most_probable, relaxed, sample_not_all_zero
 
 
 class Annealing:
@@ -96,11 +96,7 @@ class FlowSelector(nn.Module):
         log_q = F.log_softmax(choice.logits, -1)
         if prior is None:
             return (log_q.exp() * log_q).sum(-1) + math.log(self.K)
-        if (
-            prior.shape != (self.K,)
-            or bool((prior <= 0).any())
-            or not math.isclose(prior.sum().item(), 1, rel_tol=1e-4)
-        ):
+        if prior.shape != (self.K,) or not holds((prior > 0).all() & ((prior.sum() - 1).abs() < 1e-4)):
             raise ValueError(f"FlowSelector: expected {self.K} positive probabilities that sum to one, got {prior}.")
         return (log_q.exp() * (log_q - prior.log())).sum(-1)
 
@@ -197,7 +193,7 @@ class SpikeSlabPosterior(nn.Module):
         check_features("SpikeSlabPosterior", features, self.spike_head.in_features)
         check_temperature("SpikeSlabPosterior", temperature)
         # Saturated without ties, so that a disabled spike is never the likeliest where all others are off.
-        logits = (40 * (self.spike_head(features) / 40).tanh()).masked_fill(~self.enabled, -80.0)
+        logits = (40 * (at_least_float32(self.spike_head(features)) / 40).tanh()).masked_fill(~self.enabled, -80.0)
         drawn = self.training if sample is None else sample
         spikes = self._sample_spikes(logits, temperature) if drawn else most_probable(logits)
         draw = SpikeSlab(spikes, spikes, None, logits)

@@ -9,18 +9,31 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchflowfield._checks import holds
+
 
 def sample_not_all_zero(logits: Float[Tensor, "*batch fields"]) -> Float[Tensor, "*batch fields"]:
     """Independent bits with these log-odds, conditioned on at least one being on: exact, with no rejection.
 
     The first bit that is on has a known distribution; those before it are off, those after it are free.
     """
+    dtype, logits = logits.dtype, at_least_float32(logits)
     not_empty_through = -torch.expm1(F.logsigmoid(-logits).cumsum(-1))
-    threshold = torch.rand_like(logits[..., :1]) * not_empty_through[..., -1:]
+    threshold = _uniform(logits[..., :1]) * not_empty_through[..., -1:]
     first = (not_empty_through <= threshold).sum(-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
     index = torch.arange(logits.shape[-1], device=logits.device)
-    free = (torch.rand_like(logits) < logits.sigmoid()) & (index > first)
-    return ((index == first) | free).to(logits.dtype)
+    free = (_uniform(logits) < logits.sigmoid()) & (index > first)
+    return ((index == first) | free).to(dtype)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x`, half precisions as float32: uniform numbers of theirs are too coarse for rare spikes."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _uniform(like: Tensor) -> Tensor:
+    """Uniform numbers above zero: a zero would switch on what is all but impossible."""
+    return torch.rand_like(like).clamp(min=torch.finfo(like.dtype).eps / 4)
 
 
 def most_probable(logits: Float[Tensor, "*batch fields"]) -> Float[Tensor, "*batch fields"]:
@@ -47,6 +60,23 @@ def coefficients(
 ) -> Float[Tensor, "*batch controls"]:
     r"""$g = y \circ s$; with two spikes per field, both share its slab."""
     return spikes * (slabs if slabs.shape == spikes.shape else slabs.tile(2))
+
+
+def check_spikes(owner: str, spikes: Tensor, count: int) -> None:
+    """Raise unless the spikes are `[T, *, count]`."""
+    if spikes.ndim < 2 or spikes.shape[-1] != count:
+        raise ValueError(
+            f"{owner}: expected spikes of shape (T, *, {count}), got {tuple(spikes.shape)}. "
+            f"Pass control='double' for two spikes per field."
+        )
+
+
+def check_hard(owner: str, spikes: Float[Tensor, "*batch fields"]) -> None:
+    """Raise unless the spikes are 0 or 1, and not all 0."""
+    if not holds(((spikes == 0) | (spikes == 1)).all()):
+        raise ValueError(f"{owner}: expected spikes of 0 and 1. Round relaxed ones first.")
+    if not holds((spikes != 0).any(-1).all()):
+        raise ValueError(f"{owner}: got a step with no spike on, which has probability zero.")
 
 
 def log_not_all_zero(log_off: Float[Tensor, "*batch fields"]) -> Float[Tensor, "*batch"]:

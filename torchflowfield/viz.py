@@ -110,7 +110,7 @@ def phase_portrait(
         jet = field.jet(t, center + x[..., None] * axes[0] + y[..., None] * axes[1])
     has_potential = bool(jet.gradient.any())
     background = jet.potential if has_potential else jet.velocity.norm(dim=-1)
-    u, v = ((jet.velocity @ axis).cpu().numpy() for axis in axes)
+    u, v = ((jet.velocity @ axis).cpu().numpy() for axis in axes.detach())
     points = side.cpu().numpy()
     mesh = ax.contourf(points, points, background.cpu().numpy(), levels=16, cmap="cividis")
     ax.figure.colorbar(mesh, ax=ax, label="potential" if has_potential else "speed", shrink=0.8)
@@ -136,11 +136,13 @@ def coefficients_over_time(
     figure = Figure(figsize=(6, 1.2 * controls + 0.5), layout="constrained")
     panels = figure.subplots(controls, 1, sharex=True, squeeze=False)[:, 0]
     edges = np.arange(len(inferred) + 1)
+    shown = inferred if true is None else torch.cat((inferred.flatten(), true.to(inferred).flatten()))
+    low, high = min(-0.15, 1.1 * shown.min().item()), max(1.4, 1.1 * shown.max().item())
     for k, panel in enumerate(panels):
         panel.stairs(inferred[:, k].detach().cpu().numpy(), edges, color=COLORS[k % 8], linewidth=2.5, label="inferred")
         if true is not None and k < true.shape[-1]:
-            panel.stairs(true[:, k].cpu().numpy(), edges, color="#333333", linestyle="--", label="true")
-        panel.set(ylim=(-0.15, 2.1 if float(inferred.max()) > 1.3 else 1.4))
+            panel.stairs(true[:, k].detach().cpu().numpy(), edges, color="#333333", linestyle="--", label="true")
+        panel.set(ylim=(low, high))
         panel.set_ylabel(labels[k] if labels is not None and k < len(labels) else f"flow {k}")
     panels[0].legend(loc="upper right", ncols=2, frameon=False)
     panels[-1].set_xlabel("frame")

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..base import code_kl, parameter_groups
-from .beta_vae import PairVAE
+from .vae import PairVAE
 
 
 class Discriminator(nn.Module):

@@ -17,7 +17,8 @@ class PoFlow(FlowVAE):
 
     Beside the reconstruction of the moved frames the loss is the squared residual of the wave equation, the initial
     condition $\|\nabla u_k(z_0, 0)\|^2$, and minus the size of the decoder's derivative along the flow, so that a flow
-    changes the picture.
+    changes the picture. All else is as in `FlowVAE`, the path's divergence from a diffusion included, which
+    `path_kl=None` leaves out.
 
     Args:
         kind: The flows are gradients.

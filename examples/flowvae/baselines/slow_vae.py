@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..base import code_kl
-from .beta_vae import PairVAE
+from .vae import PairVAE
 
 
 class SlowVAE(PairVAE):
