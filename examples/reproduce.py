@@ -8,14 +8,16 @@ configuration and the seed, and experiments with the same model share its run.
 """
 
 import argparse
+import re
 import shlex
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import yaml
 from flowvae.experiments import DATA, EXPERIMENTS, Experiment, data_of, on_footage, paper_row
-from flowvae.finish import FINISHERS
+from flowvae.finish import FINISHERS, OTHER_DATA, check_data
 from flowvae.runs import Run
 from flowvae.tables import write_table
 from rich.console import Console
@@ -26,6 +28,8 @@ from rich.table import Table
 _PRESETS = ("quick", "paper")
 # A root without its data set's folder is other footage.
 OFFICIAL_FOLDERS = {"calms21": "task1_videos_mp4", "cityscapes": "leftImg8bit_sequence"}
+# Lines of a log that are shown when its run fails.
+_SHOWN = 8
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,8 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("experiment", nargs="?", choices=EXPERIMENTS, help="name of the experiment")
     add("--list", action="store_true", help="show the experiments, their state and expected time, and run nothing")
-    add("--data.root", "--root", dest="root", action="append", default=[], metavar="[NAME=]DIR",
-        help="folder with the official files, several by name; stand-ins without one")  # fmt: skip
+    add("--data.root", "--data.init_args.root", "--root", dest="root", action="append", default=[],
+        metavar="[NAME=]DIR", help="folder with official files, several by name; stand-ins without one")  # fmt: skip
     add("--preset", choices=_PRESETS, default="quick", help="small networks for CPU cores, or the published sizes")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of every row")
     add("--jobs", type=int, default=1, help="runs at the same time, each in a process of its own")
@@ -45,14 +49,36 @@ def main(arguments: list[str] | None = None) -> None:
     add("--retest", action="store_true", help="test finished runs again that lack figures")
     add("--output", type=Path, default=Path("docs/results"), help="folder for the table")
     add("--runs", type=Path, default=Path("runs/reproduce"), help="folder for checkpoints, logs and figures")
-    add("--extra", nargs="*", default=[], metavar="ARGUMENT", help="more arguments of train.py, as --name=value")
+    add("--extra", nargs="*", default=[], metavar="ARGUMENT", help="more arguments of train.py, --name=value")
     options, rest = parser.parse_known_args(arguments)
-    options.extra += rest
+    options.extra = _joined([*options.extra, *rest])
+    options.seeds = list(dict.fromkeys(options.seeds))
+    if min(options.jobs, options.threads) < 1 or min(options.seeds) < 0:
+        parser.error("expected --jobs and --threads of at least 1 and --seeds of at least 0")
     console = Console()
     if options.list or options.experiment is None:
         show(console, options)
     else:
         reproduce(console, options)
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """Arguments for `train.py` as `--name=value`, although a value may have been given apart from its name."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and "=" not in joined[-1] and not argument.startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    for argument in joined:
+        name, equals, value = argument.partition("=")
+        try:
+            yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not re.fullmatch(r"--[\w.]+\+?", name):
+            raise SystemExit(f"reproduce: expected an option of this command or --name=value, got {argument!r}.")
+    return joined
 
 
 def plan(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
@@ -78,11 +104,13 @@ def other_footage(experiment: Experiment, options: argparse.Namespace) -> Path |
 
 def _roots(given: list[str], data: str) -> dict[str, Path]:
     """Folder of every data set: `DIR` is that of the experiment's own data, `NAME=DIR` of others."""
-    roots = {}
+    roots, names = {}, (*DATA, *OTHER_DATA)
     for entry in given:
         name, _, folder = entry.rpartition("=")
-        if name and name not in DATA:
-            raise SystemExit(f"reproduce: expected --data.root NAME=DIR with one of {', '.join(DATA)}, got {entry!r}.")
+        if name and name not in names:
+            raise SystemExit(f"reproduce: expected --data.root NAME=DIR with one of {', '.join(names)}, got {entry!r}.")
+        if not Path(folder).exists():
+            raise SystemExit(f"reproduce: expected files for --data.root, found nothing at {folder}.")
         roots[name or data] = Path(folder)
     return roots
 
@@ -93,6 +121,12 @@ def reproduce(console: Console, options: argparse.Namespace) -> None:
     planned = plan(experiment, options)
     missing = [run for run in planned if run.results() is None or (options.retest and run.outdated())]
     console.print(f"{options.experiment}: {len(planned) - len(missing)} of {len(planned)} runs are done")
+    roots = _roots(options.root, experiment.data)
+    if missing:
+        try:
+            check_data(missing, experiment.after, roots)
+        except (ImportError, OSError, TypeError, ValueError) as error:
+            raise SystemExit(f"reproduce: no run was started, as the data cannot be set up. {error}") from error
     failed = _execute(console, missing, experiment, options)
     footage = other_footage(experiment, options)
     name = options.experiment
@@ -102,10 +136,13 @@ def reproduce(console: Console, options: argparse.Namespace) -> None:
     name += "_paper" if options.preset == "paper" else ""
     written = write_table(options.output / name, experiment, _command(options), planned, options.preset)
     if experiment.after is not None:
-        finish = FINISHERS[experiment.after]
-        written += finish(
-            options.output / name, [run for run in planned if run.results() is not None], _command(options)
-        )
+        models = [run for run in planned if run.results() is not None and run.checkpoint.exists()]
+        if not models:
+            console.print(
+                f"No pictures of {name}: none of its models is in {options.runs}. For them run the command again until "
+                f"a training has ended, or name the folder of ended ones by --runs."
+            )
+        written += FINISHERS[experiment.after](options.output / name, models, roots)
     for path in written:
         console.print(f"wrote {path}")
     if failed:
@@ -136,9 +173,9 @@ def _execute(console: Console, missing: list[Run], experiment: Experiment, optio
             try:
                 run.execute(options.threads)
                 durations.append(time.monotonic() - begun)
-            except subprocess.CalledProcessError:
+            except Exception as error:
                 failed += 1
-                bar.console.print(f"failed: {run.row.name}, seed {run.seed}; see {run.folder / 'log.txt'}")
+                bar.console.print(_failure(run, error), markup=False, highlight=False)
             bar.update(task, advance=1, left=left())
 
         for _ in pool.map(execute, missing):
@@ -146,6 +183,15 @@ def _execute(console: Console, missing: list[Run], experiment: Experiment, optio
     if missing:
         console.print(f"{len(missing) - failed} runs in {_duration(time.monotonic() - started)}")
     return failed
+
+
+def _failure(run: Run, error: Exception) -> str:
+    """Which run failed, and why: for a command its log says it."""
+    failed, log = f"failed: {run.row.name}, seed {run.seed}", run.folder / "log.txt"
+    if not isinstance(error, subprocess.CalledProcessError) or not log.exists():
+        return f"{failed}: {type(error).__name__}: {error}"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return "\n    ".join([f"{failed}, with exit status {error.returncode}; {log} ends with", *lines[-_SHOWN:]])
 
 
 def show(console: Console, options: argparse.Namespace) -> None:

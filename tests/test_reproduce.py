@@ -17,15 +17,18 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import reproduce  # noqa: E402
+from flowvae.baselines import VAE  # noqa: E402
 from flowvae.data.shapes3d import NAMES  # noqa: E402
 from flowvae.experiments import DATA, EXPERIMENTS, Experiment, Row, data_of, paper_row, row  # noqa: E402
-from flowvae.finish import FINISHERS, _append  # noqa: E402
-from flowvae.model import FlowVAE  # noqa: E402
+from flowvae.finish import FINISHERS, check_data  # noqa: E402
+from flowvae.model import FlowVAE, UnsupervisedFlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
+from flowvae.records import Further, add_further, columns, read_rows  # noqa: E402
 from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
 from flowvae.selection import BackwardSelection  # noqa: E402
-from flowvae.tables import columns, write_table  # noqa: E402
-from test_grid_data import write_folder, write_shapes3d  # noqa: E402
+from flowvae.tables import append_table, write_table  # noqa: E402
+from flowvae.video_results import finish_video  # noqa: E402
+from test_grid_data import write_dsprites, write_folder, write_shapes3d  # noqa: E402
 
 PAPERS = [
     "mnist_table",
@@ -246,16 +249,61 @@ def test_a_table_tells_the_versions_of_its_runs_not_those_that_write_it(tmp_path
         assert "PyTorch 1, Python 2, 3 CPU cores; PyTorch 4, Python 5, 6 CPU cores, quick preset." in text
 
 
-def test_figures_of_finishers_are_kept_by_seed_and_with_any_name(tmp_path):
-    (tmp_path / "table.md").touch()
-    _append(tmp_path / "table", "Errors", {"a, b": [{"flow": 2.0, "re-encoding": 1.0}]}, [7])
+def test_figures_of_finishers_are_kept_with_their_run_and_any_name(tmp_path):
+    run = Run(row("a", "vae"), 7, None, tmp_path, ())
+    found = add_further(tmp_path / "table.csv", [Further(run, "a, b", "flow", 2.0), Further(run, "a, b", "kept", 1.0)])
+    assert found == {"a, b": {"flow": [2.0], "kept": [1.0]}}
     with (tmp_path / "table.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
     assert rows == [
-        ["a, b", "7", "flow", "2", "", "", ""],
-        ["a, b", "7", "re-encoding", "1", "", "", ""],
-        ["a, b", "7", "over re-encoding", "2", "", "", ""],
+        ["row", "seed", "figure", "value", "run", "data", "versions"],
+        ["a, b", "7", "flow", "2", run.folder.name, "", ""],
+        ["a, b", "7", "kept", "1", run.folder.name, "", ""],
     ]
+    assert add_further(tmp_path / "table.csv", [Further(run, "a, b", "flow", 3.0)]) == {"a, b": {"flow": [3.0]}}
+
+
+def test_figures_of_finishers_stay_where_their_run_is_not(tmp_path):
+    experiment = EXPERIMENTS["switching"]
+    path, other = tmp_path / "switching", tmp_path / "superposing"
+    here, there = (Run(experiment.rows[0], seed, None, tmp_path / f"runs{seed}", ()) for seed in (0, 1))
+    for run, error in ((here, 0.2), (there, 0.4)):
+        finish(run, figures(0.3))
+        write_table(path, experiment, "", [here._replace(runs=run.runs), there._replace(runs=run.runs)], "quick")
+        further = [Further(run, "scale then hue", "flow", error), Further(run, "scale then hue", "re-encoding", 0.1)]
+        append_table(path, "Switched", add_further(path.with_suffix(".csv"), further))
+    text = path.with_suffix(".md").read_text()
+    assert "Seeds 0, 1;" in text
+    assert "|  | flow | re-encoding |" in text
+    assert "| scale then hue | 0.300 ± 0.141 | 0.100 ± 0.000 |" in text
+    # They are not the run's own figures, which other tables take, nor is their row one of the models.
+    assert list(read_rows(path.with_suffix(".csv"))) == ["ours, supervised"]
+    write_table(other, experiment, "", [there._replace(runs=tmp_path / "none")], "quick")
+    assert ",flow," not in other.with_suffix(".csv").read_text()
+    # A seed that is no longer shown takes its figures along.
+    write_table(path, experiment, "", [here], "quick")
+    assert "0.4," not in path.with_suffix(".csv").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".md", ".csv"])
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, suffix):
+    experiment = EXPERIMENTS["mnist_weak"]
+    run = Run(experiment.rows[0], 0, None, tmp_path / "runs", ())
+    finish(run, figures(0.2))
+    write_table(tmp_path / "table", experiment, "", [run], "quick")
+    file = (tmp_path / "table").with_suffix(suffix)
+    before, write = file.read_text(), Path.write_text
+
+    def stopped(path, text, **options):
+        if suffix in path.name:
+            write(path, text[:10], **options)
+            raise OSError("no space left")
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", stopped)
+    with pytest.raises(OSError, match="no space"):
+        write_table(tmp_path / "table", experiment, "another command", [run], "quick")
+    assert file.read_text() == before
 
 
 def test_tables_have_means_and_spreads_and_name_what_is_missing(tmp_path):
@@ -329,6 +377,45 @@ def test_a_comparison_sets_the_models_below_each_other(tmp_path):
     assert "| ours, supervised | -2200.00 | -2200.00 |" in text
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "Ours are below every baseline here."),
+        ({"ours, supervised": 0.3}, "Not below every baseline: ours, supervised: scale (0.300; PoFlow 0.250)."),
+        # Without labels: PoFlow, which reads them, is no measure.
+        ({"ours, weakly supervised": 0.3, "ours, unsupervised": 0.4999}, "Ours are below every baseline here."),
+        (
+            {"ours, weakly supervised": 0.7, "ours, unsupervised": 0.50001},
+            "Not below every baseline: ours, weakly supervised: scale (0.700; TVAE 0.500); "
+            "ours, unsupervised: scale (0.500; level with TVAE).",
+        ),
+    ],
+)
+def test_a_comparison_says_where_ours_are_not_below_the_baselines(tmp_path, changed, said):
+    experiment = EXPERIMENTS["mnist_table"]
+    planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
+    usual = {name: 0.1 if name.startswith("ours") else 0.6 for name in (r.name for r in experiment.rows)}
+    for run in planned:
+        error = {**usual, "TVAE": 0.5, "PoFlow": 0.25, **changed}[run.row.name]
+        results = figures(0.1 if run.row.name.startswith("ours") else 0.6)
+        finish(run, results | {"scale": figures(error)["scale"]})
+    # Figures of an earlier run, which are known from its table alone, say the same.
+    for known in (planned, [run._replace(runs=tmp_path / "elsewhere") for run in planned]):
+        text = write_table(tmp_path / "table", experiment, "", known, "quick")[0].read_text()
+        relative = text[text.index("## Relative error") : text.index("## Error")]
+        assert relative.endswith(
+            f"|\n\n{said} Ours that train without labels are compared with the baselines that do so too.\n\n"
+        )
+
+
+def test_tables_without_methods_of_both_kinds_compare_nothing(tmp_path):
+    for name in ("mnist_ablations", "mnist_baseline_search"):
+        planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in EXPERIMENTS[name].rows]
+        for run in planned:
+            finish(run, figures(0.3))
+        assert "baseline:" not in write_table(tmp_path / name, EXPERIMENTS[name], "", planned, "quick")[0].read_text()
+
+
 def test_an_experiment_without_results_says_so(tmp_path):
     experiment = EXPERIMENTS["mnist_weak"]
     planned = [Run(r, 0, None, tmp_path, ()) for r in experiment.rows]
@@ -360,11 +447,174 @@ def test_the_list_shows_state_and_time(tmp_path, capsys):
     assert "60 s" in shown
 
 
-def test_folders_belong_to_the_experiments_data_or_to_data_that_are_named():
-    assert reproduce._roots(["a/b"], "mnist") == {"mnist": Path("a/b")}
+def test_folders_belong_to_the_experiments_data_or_to_data_that_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        Path(name).mkdir()
+    assert reproduce._roots(["a"], "mnist") == {"mnist": Path("a")}
     assert reproduce._roots(["a", "shapes3d=b"], "mnist") == {"mnist": Path("a"), "shapes3d": Path("b")}
+    assert reproduce._roots(["dsprites=b"], "mnist") == {"dsprites": Path("b")}
     with pytest.raises(SystemExit, match="NAME=DIR with one of mnist"):
         reproduce._roots(["nothing=b"], "mnist")
+    for experiment in ("calms21", "mnist_weak"):
+        with pytest.raises(SystemExit, match="found nothing at c"):
+            reproduce.main([experiment, "--data.root", "c"])
+
+
+def folders(tmp_path):
+    return ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "arguments", "said"),
+    [
+        ("mnist_weak", ["--data.root", "empty"], "t10k-images.*expected MNIST there"),
+        ("unseen_data", ["--data.root", "dsprites=empty"], "expected dSprites there"),
+        ("calms21", ["--data.root", "empty"], "expected a video file"),
+        ("mnist_weak", ["--data.steps=0"], "expected one step or more"),
+        ("mnist_weak", ["--data.stepps=2"], "unexpected keyword argument 'stepps'"),
+    ],
+)
+def test_data_that_cannot_be_read_are_reported_before_a_run_starts(tmp_path, monkeypatch, experiment, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    monkeypatch.setattr("flowvae.runs.Run.execute", lambda run, threads: pytest.fail("started"))
+    with pytest.raises(SystemExit, match=f"no run was started.*{said}"):
+        reproduce.main([experiment, *arguments, *folders(tmp_path)])
+
+
+def test_every_data_set_is_set_up_once(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("flowvae.finish.open_data", opened.append)
+    rows = EXPERIMENTS["latent_evolution"].rows
+    check_data([Run(r, seed, None, tmp_path, ()) for seed in (0, 1) for r in rows], None, {})
+    assert [data_of(run.row) for run in opened] == ["mnist", "shapes3d", "falcor3d", "isaac3d"]
+
+
+@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--threads", "0"], ["--seeds", "0", "-1"]])
+def test_counts_and_seeds_that_make_no_sense_are_errors(arguments, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(["mnist_weak", *arguments])
+    assert "expected --jobs and --threads of at least 1 and --seeds of at least 0" in capsys.readouterr().err
+
+
+def test_a_seed_that_is_given_twice_counts_once(tmp_path, monkeypatch):
+    executed = []
+    monkeypatch.setattr(
+        "flowvae.runs.Run.execute", lambda run, threads: finish(run, figures(0.2)) or executed.append(run)
+    )
+    reproduce.main(["mnist_weak", "--seeds", "1", "0", "1", *folders(tmp_path)])
+    assert [run.seed for run in executed] == [1, 0]
+
+
+def test_a_value_may_follow_its_name():
+    given = ["--data.stride", "10", "--model.lr=1", "--data.crop", "[0.2, 0.4, 0.8, 1.0]", "--data.shift", "-1"]
+    joined = ["--data.stride=10", "--model.lr=1", "--data.crop=[0.2, 0.4, 0.8, 1.0]", "--data.shift=-1"]
+    assert reproduce._joined(given) == joined
+    assert reproduce._joined(joined) == joined
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--data.stride"], "--data.stride"),
+        (["--data.stride=10", "11"], "11"),
+        (["data.stride=10"], "data.stride=10"),
+        (["--data.crop=[0.2"], "--data.crop=\\[0.2"),
+    ],
+)
+def test_an_argument_that_says_nothing_is_refused_before_a_run_starts(tmp_path, monkeypatch, given, named):
+    monkeypatch.setattr("flowvae.runs.Run.execute", lambda run, threads: pytest.fail("started"))
+    with pytest.raises(SystemExit, match=f"or --name=value, got '{named}'"):
+        reproduce.main(["mnist_weak", *given, *folders(tmp_path)])
+
+
+def test_a_run_that_fails_is_told_with_its_log_and_stops_no_other(tmp_path, monkeypatch, capsys):
+    def execute(command, stdout, **_):
+        seed = int(command[command.index("--seed_everything") + 1])
+        if seed == 0:
+            stdout.write("\n".join(["early words", *[""] * 9, *"abcdefg", "[last] words"]))
+            stdout.flush()
+            raise subprocess.CalledProcessError(3, command)
+        if seed == 2:
+            Path(command[command.index("--trainer.default_root_dir") + 1], "test.json").write_text(
+                json.dumps(figures(0.2))
+            )
+
+    monkeypatch.setattr("flowvae.runs.subprocess.run", execute)
+    with pytest.raises(SystemExit, match="2 of 3 runs failed"):
+        reproduce.main(["mnist_weak", *folders(tmp_path)])
+    told = capsys.readouterr().out
+    assert "failed: weak, seed 0, with exit status 3" in told
+    assert "[last] words" in told
+    assert "early words" not in told
+    assert "failed: weak, seed 1: FileNotFoundError" in told
+    assert "expected the figures of the test" in told.replace("\n", " ")
+    assert "Not finished: weak, seed 0; weak, seed 1." in (tmp_path / "out" / "mnist_weak.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(FINISHERS))
+def test_without_models_nothing_is_drawn(tmp_path, name):
+    write_dsprites(tmp_path)
+    assert FINISHERS[name](tmp_path / "table", [], {"dsprites": tmp_path}) == []
+
+
+def test_figures_of_earlier_runs_are_shown_where_no_run_ends(tmp_path, monkeypatch, capsys):
+    experiment = EXPERIMENTS["switching"]
+    run = Run(experiment.rows[0], 0, None, tmp_path / "elsewhere", ())
+    finish(run, figures(0.2))
+    (tmp_path / "out").mkdir()
+    write_table(tmp_path / "out" / "switching", experiment, "", [run], "quick")
+    add_further(tmp_path / "out" / "switching.csv", [Further(run, "scale then hue", "flow", 0.25)])
+    monkeypatch.setattr("flowvae.runs.Run.execute", lambda run, threads: 1 / 0)
+    with pytest.raises(SystemExit, match="1 of 1 runs failed"):
+        reproduce.main(["switching", "--seeds", "0", *folders(tmp_path)])
+    told = capsys.readouterr().out
+    assert "ZeroDivisionError" in told
+    assert "No pictures of switching" in told
+    assert "| scale then hue | 0.250 |" in (tmp_path / "out" / "switching.md").read_text()
+
+
+def test_flows_of_digits_move_the_shapes_of_a_dsprites_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_dsprites(tmp_path)
+
+    def execute(run, threads):
+        finish(run, figures(0.2))
+        run.checkpoint.touch()
+
+    monkeypatch.setattr("flowvae.runs.Run.execute", execute)
+    monkeypatch.setattr("flowvae.finish.load_model", lambda checkpoint: FlowVAE(latent=8, width=8).eval())
+    monkeypatch.setattr("flowvae.finish._SEQUENCES", 6)
+    reproduce.main(["unseen_data", "--data.root", f"dsprites={tmp_path}", "--seeds", "0", *folders(tmp_path)])
+    text = (tmp_path / "out" / "unseen_data.md").read_text()
+    assert "--data.root dsprites=data/dsprites" in text
+    assert "| stand-in for dSprites (960 images): rotation |" in text
+    assert (tmp_path / "out" / "pictures" / "unseen_stand_in_for_dSprites_hue.png").exists()
+
+
+def test_a_table_of_next_frames_says_what_was_known(tmp_path):
+    batch = {"frames": torch.rand(2, 4, 3, 28, 28)}
+    data = SimpleNamespace(camera="rests", steps=3, test_dataloader=lambda: [[batch]])
+    models = UnsupervisedFlowVAE(latent=8, width=8).eval(), VAE(latent=8).eval()
+    experiment = EXPERIMENTS["calms21"]
+    runs = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
+    for run in runs:
+        finish(run, {"data": "mice", "seconds": 1.0, "needs_labels": False})
+    for _ in range(2):
+        write_table(tmp_path / "calms21", experiment, "", runs, "quick")
+        finish_video(tmp_path / "calms21", [(run, model, data) for run, model in zip(runs, models, strict=True)])
+        text = (tmp_path / "calms21.md").read_text()
+        table = text[text.index("## Next-frame error") : text.index("\n\n## What each flow does, seed 0\n")]
+        assert "|  | copying the last frame | decoded copy | prediction | re-encoding |\n" in table
+        assert "The prediction of ours infers its coefficients from the true next frame" in table
+        assert (
+            "at the first step of a snippet, which has one code before it, the VAE's prediction is the decoded copy."
+            in table
+        )
+        entries = list(csv.DictReader((tmp_path / "calms21.csv").open(newline="")))
+        assert [entry["run"] for entry in entries if entry["row"] == "VAE"] == [runs[1].folder.name] * 5
+        assert sum(entry["figure"] == "flow 0: usage" for entry in entries) == 1
 
 
 def test_every_flow_of_a_model_is_drawn_by_itself(tmp_path, monkeypatch):
@@ -375,7 +625,7 @@ def test_every_flow_of_a_model_is_drawn_by_itself(tmp_path, monkeypatch):
         if matching[0]:
             run.folder.mkdir()
             (run.folder / "results.json").write_text(json.dumps({"recovery": {"matching": matching}}))
-        written = FINISHERS["traversals"](tmp_path / "flows", [run], "")
+        written = FINISHERS["traversals"](tmp_path / "flows", [run], {})
         names = [f"flows_{factor}{suffix}" for factor in factors.split() for suffix in (".png", ".gif")]
         assert [file.name for file in written] == names
     assert all(file.exists() for file in written)
@@ -394,7 +644,7 @@ def test_flows_are_drawn_of_the_model_that_tells_the_factors_best(tmp_path, monk
         return FlowVAE(latent=8, width=8).eval()
 
     monkeypatch.setattr("flowvae.finish.load_model", load)
-    FINISHERS["traversals"](tmp_path / "flows", runs, "")
+    FINISHERS["traversals"](tmp_path / "flows", runs, {})
     assert loaded == [runs[1].checkpoint]
 
 
@@ -499,11 +749,13 @@ def test_footage_has_three_flows_and_no_selection_and_the_published_size_on_requ
 @pytest.mark.parametrize(("root", "written"), [("mouse.mp4", "calms21_mouse"), ("official", "calms21")])
 def test_a_table_of_other_footage_is_named_after_it(tmp_path, monkeypatch, root, written):
     (tmp_path / "official" / "task1_videos_mp4").mkdir(parents=True)
-    monkeypatch.setitem(FINISHERS, "video", lambda path, runs, command: [])
+    (tmp_path / "mouse.mp4").touch()
+    monkeypatch.setitem(FINISHERS, "video", lambda path, runs, roots: [])
+    monkeypatch.setattr("flowvae.finish.open_data", lambda run: None)
     results = {"data": "mice", "seconds": 1.0, "needs_labels": False}
     monkeypatch.setattr("flowvae.runs.Run.execute", lambda run, threads: finish(run, results))
-    folders = ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
-    reproduce.main(["calms21", "--data.root", str(tmp_path / root), "--seeds", "0", "--data.stride=3", *folders])
+    root_of = ["--data.root", str(tmp_path / root)]
+    reproduce.main(["calms21", *root_of, "--seeds", "0", "--data.stride", "3", *folders(tmp_path)])
     text = (tmp_path / "out" / f"{written}.md").read_text()
     shown = root if root.endswith("mp4") else "data/calms21"
     assert f"`python examples/reproduce.py calms21 --data.root {shown} --seeds 0 --data.stride=3`" in text

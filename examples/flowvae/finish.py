@@ -2,8 +2,7 @@
 
 import importlib
 import itertools
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,20 @@ from torch import Tensor
 
 from .compositions import composition_errors, digit_frames, predict, superpose, switch, true_frames
 from .data.digits import load_digits
+from .data.dsprites import DSpritesData, still_sprites
 from .experiments import DATA, data_of
 from .model import load_model
 from .pictures import save_pictures
+from .records import Further, add_further
 from .runs import Run
 from .surfaces import draw_coefficients, draw_potentials
-from .tables import append_rows
+from .tables import append_table
 from .video_results import finish_video
 
-Finisher = Callable[[Path, Sequence[Run], str], list[Path]]
-Errors = dict[str, list[dict[str, float]]]
+Roots = Mapping[str, Path]
+Finisher = Callable[[Path, Sequence[Run], Roots], list[Path]]
+OTHER_DATA = ("dsprites",)
+"""Data sets that finishers show and no model is trained on."""
 _SAMPLES, _SEQUENCES = 6, 256
 
 
@@ -35,32 +38,25 @@ def open_data(run: Run, **changes: Any) -> Any:
     return data
 
 
-def _append(path: Path, heading: str, errors: Errors, seeds: list[int]) -> None:
-    """Add a table of mean errors with their spread over seeds to the experiment's Markdown and CSV."""
-    columns = list(next(iter(errors.values()))[0])
-    lines = [
-        "",
-        f"## {heading}",
-        "",
-        f"| | {' | '.join(columns)} | over re-encoding |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
-    rows = []
-    for name, runs in errors.items():
-        values = {column: [run[column] for run in runs] for column in columns}
-        values["over re-encoding"] = [run["flow"] / run["re-encoding"] for run in runs]
-        cells = []
-        for column, numbers in values.items():
-            spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
-            cells.append(f"{statistics.mean(numbers):.3f}{spread}")
-            rows += [(name, seed, column, number) for seed, number in zip(seeds, numbers, strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    with path.with_suffix(".md").open("a") as stream:
-        stream.write("\n".join(lines) + "\n")
-    append_rows(path, rows)
+def check_data(runs: Sequence[Run], finisher: str | None, roots: Roots) -> None:
+    """Set up every data set once that the runs and a finisher read, before the runs start.
+
+    Raises:
+        ValueError: If files are missing or damaged, or do not suit the arguments.
+    """
+    for run in {data_of(run.row): run for run in runs}.values():
+        open_data(run)
+    if finisher == unseen_data.__name__:
+        DSpritesData(roots.get("dsprites"), steps=1).setup()
 
 
-def latent_evolution(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+def _errors(run: Run, row: str, errors: dict[str, float]) -> list[Further]:
+    """Errors of compositions in the row of a table."""
+    errors = {**errors, "over re-encoding": errors["flow"] / errors["re-encoding"]}
+    return [Further(run, row, name, value) for name, value in errors.items()]
+
+
+def latent_evolution(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path]:
     """Every transformation on every data set: predicted frames over true ones, from the first seed's model.
 
     One picture for each transformation, and one for each data set with a sample of all of them.
@@ -85,22 +81,21 @@ def latent_evolution(path: Path, runs: Sequence[Run], command: str) -> list[Path
 def _composed(
     path: Path, runs: Sequence[Run], heading: str, schedules: Callable[[Any], dict[str, Tensor]]
 ) -> list[Path]:
-    errors: Errors = {}
-    written = []
+    errors, written = [], []
     for run in runs:
         model, data = load_model(run.checkpoint), open_data(run)
         for name, schedule in schedules(data).items():
             truth = true_frames(data, schedule, _SEQUENCES)
-            errors.setdefault(name, []).append(composition_errors(model, truth, schedule))
+            errors += _errors(run, name, composition_errors(model, truth, schedule))
             if run.seed == runs[0].seed:
                 few = truth[:, :: max(1, truth.shape[1] // _SAMPLES)][:, :_SAMPLES]
                 picture = path.parent / "pictures" / f"{path.name}_{name.replace(' ', '_')}"
                 written += save_pictures(picture, predict(model, few[0], schedule), few)
-    _append(path, heading, errors, [run.seed for run in runs])
+    append_table(path, heading, add_further(path.with_suffix(".csv"), errors))
     return written
 
 
-def switching(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+def switching(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path]:
     """One factor for half of the time, then another, for every ordered pair."""
 
     def schedules(data: Any) -> dict[str, Tensor]:
@@ -111,7 +106,7 @@ def switching(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
     return _composed(path, runs, "Error of switched sequences against true ones", schedules)
 
 
-def superposing(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+def superposing(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path]:
     """Every pair of factors at once, and all of them."""
 
     def schedules(data: Any) -> dict[str, Tensor]:
@@ -123,37 +118,37 @@ def superposing(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
     return _composed(path, runs, "Error of superposed sequences against true ones", schedules)
 
 
-def unseen_data(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+def unseen_data(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path]:
     """Digits' flows on digits of another source and on shapes that are no digits."""
-    from .data.dsprites import DSpritesData, still_sprites
-
-    sprites = DSpritesData(steps=1)
-    sprites.setup()
-    errors: Errors = {}
-    written = []
+    root = roots.get("dsprites")
+    name, sprites = DSpritesData(root, steps=1).name, still_sprites(root)
+    errors, written = [], []
     for run in runs:
         model, data = load_model(run.checkpoint), open_data(run)
         sources = {data.name: data.split.test, load_digits(None).name: load_digits(None).test}
-        sources[sprites.name] = still_sprites()
+        sources[name] = sprites
         for (source, images), k in itertools.product(sources.items(), range(len(data.factors))):
             schedule = superpose([k], data.steps, len(data.factors))
             spread = torch.linspace(0, len(images) - 1, min(_SEQUENCES, len(images))).long()
             truth = digit_frames(images[spread], schedule, torch.Generator().manual_seed(k))
-            errors.setdefault(f"{source}: {data.factors[k]}", []).append(composition_errors(model, truth, schedule))
+            row = f"{source}: {data.factors[k]}"
+            errors += _errors(run, row, composition_errors(model, truth, schedule))
             if run.seed == runs[0].seed:
                 few = truth[:, :: max(1, truth.shape[1] // _SAMPLES)][:, :_SAMPLES]
                 short = "".join(c if c.isalnum() else "_" for c in source.split("(")[0].strip())
                 picture = path.parent / "pictures" / f"unseen_{short}_{data.factors[k]}"
                 written += save_pictures(picture, predict(model, few[0], schedule), few)
-    _append(path, "Error on images of other kinds", errors, [run.seed for run in runs])
+    append_table(path, "Error on images of other kinds", add_further(path.with_suffix(".csv"), errors))
     return written
 
 
-def traversals(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+def traversals(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path]:
     """Every flow of the model that tells the factors best, three steps further than in training, from test frames.
 
     A picture is named by the factor that its flow recovered, or was given.
     """
+    if not runs:
+        return []
     run = max(runs, key=lambda run: (run.results() or {}).get("recovery", {}).get("mean_f1", 0.0))
     model, data = load_model(run.checkpoint), open_data(run)
     steps, controls, factors = data.steps + 3, model.flows.num_controls, len(data.factors)
@@ -170,21 +165,23 @@ def traversals(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
     return written
 
 
-def potential_surface(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+def potential_surface(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path]:
     """Every learned potential over the plane in which its flow moves codes most."""
-    model, data = load_model(runs[0].checkpoint), open_data(runs[0])
-    return [draw_potentials(path.parent / "pictures" / f"{path.name}.png", model, data)]
+    picture = path.parent / "pictures" / f"{path.name}.png"
+    return [draw_potentials(picture, load_model(run.checkpoint), open_data(run)) for run in runs[:1]]
 
 
-def coefficients_over_time(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+def coefficients_over_time(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path]:
     """Inferred coefficients of a few long test sequences against the true ones."""
-    model, data = load_model(runs[0].checkpoint), open_data(runs[0], motion="speeds", steps=12)
-    return draw_coefficients(
-        path.parent / "pictures" / path.name, model, data, runs[0].results()["recovery"]["matching"]
-    )
+    written = []
+    for run in runs[:1]:
+        model, data = load_model(run.checkpoint), open_data(run, motion="speeds", steps=12)
+        picture = path.parent / "pictures" / path.name
+        written += draw_coefficients(picture, model, data, run.results()["recovery"]["matching"])
+    return written
 
 
-def video(path: Path, runs: Sequence[Run], command: str) -> list[Path]:
+def video(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path]:
     """Traversals, usage and meaning of flows learned from video, and next-frame errors."""
     opened = [(run, load_model(run.checkpoint), open_data(run)) for run in runs]
     return finish_video(path, opened)

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -45,10 +46,9 @@ class Run(NamedTuple):
     @property
     def folder(self) -> Path:
         """Where the run keeps everything, named by a hash of all that it depends on."""
-        config = yaml.safe_load((CONFIGS / self.row.config).read_text())
         versions = [version for name, version in _VERSIONS.items() if name in self.row.config]
         data = self.root is not None and contents(self.root)
-        given = [config, self.row.overrides, self.seed, self.extra, data, versions]
+        given = [self._config(), self.row.overrides, self.seed, self.extra, data, versions]
         key = json.dumps(given, sort_keys=True)
         return self.runs / hashlib.sha256(key.encode()).hexdigest()[:12]
 
@@ -56,6 +56,12 @@ class Run(NamedTuple):
     def checkpoint(self) -> Path:
         """What training wrote last."""
         return self.folder / "last.ckpt"
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training reads which transformation a sequence shows."""
+        module, name = self._config()["model"]["class_path"].rsplit(".", 1)
+        return getattr(importlib.import_module(module), name).needs_labels
 
     @property
     def data_arguments(self) -> dict[str, Any]:
@@ -66,6 +72,9 @@ class Run(NamedTuple):
             given[name] = yaml.safe_load(value)
         named = {name.replace("data.init_args.", "data."): value for name, value in given.items()}
         return {name.removeprefix("data."): value for name, value in named.items() if name.startswith("data.")}
+
+    def _config(self) -> dict[str, Any]:
+        return yaml.safe_load((CONFIGS / self.row.config).read_text())
 
     def results(self) -> dict[str, Any] | None:
         """Figures of a finished run."""
@@ -90,6 +99,7 @@ class Run(NamedTuple):
 
         Raises:
             subprocess.CalledProcessError: If a command fails; `log.txt` says why.
+            FileNotFoundError: If the test left no figures.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         finished = self.results() is not None
@@ -110,8 +120,10 @@ class Run(NamedTuple):
                     env={**_ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())},
                     check=True,
                 )
-        newest = max(folder.rglob("test.json"), key=lambda file: file.stat().st_mtime)
-        figures = json.loads(newest.read_text())
+        tests = sorted(folder.rglob("test.json"), key=lambda file: file.stat().st_mtime)
+        if not tests:
+            raise FileNotFoundError(f"{folder}: expected the figures of the test in a test.json, found none.")
+        figures = json.loads(tests[-1].read_text())
         earlier = self.results() or {"seconds": self.seconds(), "versions": versions_here()}
         figures |= {name: earlier[name] for name in ("seconds", "versions") if name in earlier}
         unfinished = folder / "results.part"

@@ -1,83 +1,29 @@
 """The figures of an experiment's runs as Markdown, CSV and a picture."""
 
-import csv
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from torchflowfield.viz import COLORS
 
-from .experiments import Experiment
+from .experiments import METHODS, Experiment
+from .records import BY_FACTOR, SCORES, Values, known_figures, read_rows, row_factors, write_figures, write_whole
 from .runs import Run
 
-# Figures of one factor: key in the results, heading, digits.
-_BY_FACTOR = (
-    ("flow_relative", "relative error", 3),
-    ("flow", "error", 1),
-    ("ratio", "over re-encoding", 3),
-    ("off_ratio", "off over on", 2),
-    ("axis_relative", "one dimension", 3),
-    ("affine_relative", "affine map", 3),
-    ("log_p_gaussian", "log p, normal", 2),
-    ("log_p_bernoulli", "log p, Bernoulli", 1),
-)
-_DIGITS = {heading: digits for _, heading, digits in _BY_FACTOR} | {"seconds": 0}
+_DIGITS = {heading: digits for _, heading, digits in BY_FACTOR} | {"seconds": 0}
 # Where a table has many models: one table per figure, models against factors.
 _COMPARED = (
     "relative error", "error", "over re-encoding", "log p, normal", "log p, Bernoulli", "affine map", "F1",
     "speed correlation",
 )  # fmt: skip
+_COMPARED_WITH = "Ours that train without labels are compared with the baselines that do so too."
 # What a page shows without scrolling.
 _FIRST = ("F1", "speed correlation", "relative error", "over re-encoding")
-_SCORES = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 
 # What somebody has written between these lines of a page stays when the page is written again.
 _NOTES = ("<!-- notes -->", "<!-- end of notes -->")
-
-Values = dict[str, list[float]]
-
-
-class Measured(NamedTuple):
-    """The figures of a run, the name of the data that it was tested on, and the versions that trained it."""
-
-    run: Run
-    data: str
-    versions: str
-    figures: dict[str, float]
-
-
-def columns(figures: dict[str, Any]) -> dict[str, float]:
-    """The figures of a run as a flat row, `"factor: figure"` or `"figure"`."""
-    flat: dict[str, float] = {}
-    factors = factors_of(figures)
-    for key, heading, _ in _BY_FACTOR:
-        flat |= {f"{factor}: {heading}": figures[factor][key] for factor in factors if key in figures[factor]}
-    if "selector" in figures:
-        flat["selector accuracy"] = figures["selector"]["accuracy"]
-    if "recovery" in figures and factors:
-        recovery = figures["recovery"]
-        if len(recovery["f1"]) == len(factors):
-            flat |= {f"{factor}: F1": f1 for factor, f1 in zip(factors, recovery["f1"], strict=True)}
-        flat["mean F1"] = recovery["mean_f1"]
-        if recovery["slab_correlation"] is not None:
-            for factor, value in zip(factors, recovery["slab_correlation"], strict=True):
-                flat[f"{factor}: speed correlation"] = value
-        surplus = [u for k, u in enumerate(recovery["usage"]) if k not in recovery["matching"]]
-        if surplus:
-            flat["largest surplus usage"] = max(surplus)
-        for factor, kind in zip(factors, recovery.get("kind", []), strict=False):
-            flat[f"{factor}: rotational"] = float(kind == "rotational")
-    flat |= {name.replace("_", " "): v for name, v in figures.get("disentanglement", {}).items() if name in _SCORES}
-    flat["seconds"] = figures["seconds"]
-    return flat
-
-
-def factors_of(figures: dict[str, Any]) -> list[str]:
-    """Factors that a run was tested on, in their order."""
-    return [name for name, value in figures.items() if isinstance(value, dict) and "flow_relative" in value]
 
 
 def write_table(path: Path, experiment: Experiment, command: str, planned: Sequence[Run], preset: str) -> list[Path]:
@@ -90,16 +36,12 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
         SystemExit: If no run is done.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    measured = _measured(path.with_suffix(".csv"), planned)
+    table, page = path.with_suffix(".csv"), path.with_suffix(".md")
+    measured = known_figures(table, planned)
     if not measured:
         raise SystemExit(f"reproduce: no run of {experiment.title!r} finished; see the logs.")
-    with path.with_suffix(".csv").open("w", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["row", "seed", "figure", "value", "run", "data", "versions"])
-        for run, data, versions, figures in measured:
-            values, about = figures.items(), (run.folder.name, data, versions)
-            writer.writerows([run.row.name, run.seed, key, f"{value:.6g}", *about] for key, value in values)
-    found = read_rows(path.with_suffix(".csv"))
+    write_figures(table, measured)
+    found = read_rows(table)
     rows: dict[str, Values] = {run.row.name: found.get(run.row.name, {}) for run in planned}
     # Rows on several data sets have different factors.
     alike = len({tuple(row_factors(values)) for values in found.values()}) == 1
@@ -126,45 +68,35 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     drawn = alike and factors and len(found) > 1
     if drawn:
         lines += [f"![Errors of the models]({path.name}.png)", ""]
-    lines += _notes(path.with_suffix(".md"))
+    lines += _notes(page)
     if len(experiment.rows) > 4:
-        lines += _comparison(rows, factors)
+        lines += _comparison(rows, factors, {run.row.name: run.needs_labels for run in planned})
     else:
         for name, values in rows.items():
             if values:
                 lines += [f"## {name}", "", *_factor_table(values), ""]
-    path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
-    written = [path.with_suffix(".md"), path.with_suffix(".csv")]
+    write_whole(page, "\n".join(lines).rstrip() + "\n")
+    written = [page, table]
     if drawn:
         draw_errors(path.with_suffix(".png"), found, factors, "; ".join(data_names))
         written.append(path.with_suffix(".png"))
     return written
 
 
-def append_rows(path: Path, rows: Iterable[tuple[str, int, str, float]]) -> None:
-    """Add figures that are no table's to its CSV: row, seed, figure and value."""
-    with path.with_suffix(".csv").open("a", newline="") as stream:
-        lines = ((row, seed, figure, f"{value:.6g}", "", "", "") for row, seed, figure, value in rows)
-        csv.writer(stream, lineterminator="\n").writerows(lines)
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Add a section to an experiment's Markdown."""
+    page = path.with_suffix(".md")
+    write_whole(page, "\n".join([page.read_text(), *lines]) + "\n")
 
 
-def _measured(table: Path, planned: Sequence[Run]) -> list[Measured]:
-    """What is known of the planned runs: from their results, or from this and other tables with the same runs."""
-    earlier: dict[str, tuple[str, str, dict[str, float]]] = {}
-    others = sorted(other for other in table.parent.glob("*.csv") if other != table)
-    for file in [*others, table] if table.exists() else others:
-        with file.open(newline="") as stream:
-            for entry in csv.DictReader(stream):
-                if entry.get("run"):
-                    about = (entry["data"], entry.get("versions") or "", {})
-                    earlier.setdefault(entry["run"], about)[-1][entry["figure"]] = float(entry["value"])
-    measured = []
-    for run in planned:
-        if (results := run.results()) is not None:
-            measured.append(Measured(run, results["data"], results.get("versions", ""), columns(results)))
-        elif run.folder.name in earlier:
-            measured.append(Measured(run, *earlier[run.folder.name]))
-    return measured
+def append_table(
+    path: Path, heading: str, rows: Mapping[str, Values], *, digits: int = 3, below: Sequence[str] = ()
+) -> None:
+    """Add a table of further figures to an experiment's Markdown, and what is said below it; none without figures."""
+    if rows:
+        names = list(dict.fromkeys(name for values in rows.values() for name in values))
+        cells = {row: [cell(values, name, digits) for name in names] for row, values in rows.items()}
+        append_lines(path, [f"## {heading}", "", *_markdown(["", *names], cells), *below])
 
 
 def _notes(page: Path) -> list[str]:
@@ -176,36 +108,22 @@ def _notes(page: Path) -> list[str]:
     return [*lines[first : last + 1], ""]
 
 
-def row_factors(values: Values) -> list[str]:
-    """Factors that a row has figures of, in their order."""
-    return list(dict.fromkeys(name.split(": ")[0] for name in values if ": " in name))
-
-
-def read_rows(path: Path) -> dict[str, Values]:
-    """The figures of every row of a table's CSV, one value for each seed."""
-    rows: dict[str, Values] = {}
-    with path.open(newline="") as stream:
-        for entry in csv.DictReader(stream):
-            rows.setdefault(entry["row"], {}).setdefault(entry["figure"], []).append(float(entry["value"]))
-    return rows
-
-
 def _seeds(seeds: list[int]) -> str:
     if len(seeds) == 1:
         return f"Seed {seeds[0]}."
     return f"Seeds {', '.join(map(str, seeds))}; mean ± standard deviation."
 
 
-def cell(values: Values, name: str) -> str:
+def cell(values: Values, name: str, digits: int | None = None) -> str:
     """Mean and spread of a figure, empty if there is none."""
     if not values.get(name):
         return ""
-    digits = _DIGITS.get(name.split(": ")[-1], 3)
+    digits = _DIGITS.get(name.split(": ")[-1], 3) if digits is None else digits
     spread = f" ± {statistics.stdev(values[name]):.{digits}f}" if len(values[name]) > 1 else ""
     return f"{statistics.mean(values[name]):.{digits}f}{spread}"
 
 
-def _comparison(rows: dict[str, Values], factors: list[str]) -> list[str]:
+def _comparison(rows: dict[str, Values], factors: list[str], needs_labels: Mapping[str, bool]) -> list[str]:
     """One table per figure with a row for each model, then one of the figures without factors."""
     lines: list[str] = []
     for heading in _COMPARED:
@@ -213,11 +131,38 @@ def _comparison(rows: dict[str, Values], factors: list[str]) -> list[str]:
         if present:
             cells = {name: [cell(v, f"{factor}: {heading}") for factor in factors] for name, v in present.items()}
             lines += [f"## {heading[0].upper()}{heading[1:]}", "", *_markdown(["", *factors], cells), ""]
-    scores = [score.replace("_", " ") for score in _SCORES]
+            lines += _verdict(present, factors, needs_labels) if heading == "relative error" else []
+    scores = [score.replace("_", " ") for score in SCORES]
     wanted = [*scores, "mean F1", "largest surplus usage", "selector accuracy", "seconds"]
     others = [name for name in wanted if any(name in v for v in rows.values())]
     cells = {name: [cell(v, other) for other in others] for name, v in rows.items() if v}
     return [*lines, "## Further figures", "", *_markdown(["", *others], cells), ""]
+
+
+def _verdict(rows: dict[str, Values], factors: list[str], needs_labels: Mapping[str, bool]) -> list[str]:
+    """Where ours are not below the best baseline in relative error, means over seeds; nothing without methods of both.
+
+    A model whose training reads labels is compared with every baseline, others with those whose training reads none.
+    """
+    ours = [name for name in rows if name in METHODS and name.startswith("ours")]
+    baselines = [name for name in rows if name in METHODS and name not in ours]
+    if not ours or not baselines:
+        return []
+    behind = []
+    for name in ours:
+        found = []
+        for key in (f"{factor}: relative error" for factor in factors):
+            rivals = [other for other in baselines if needs_labels[name] or not needs_labels[other]]
+            means = {other: statistics.mean(rows[other][key]) for other in [name, *rivals] if key in rows[other]}
+            own = means.pop(name, None)
+            best = min(means, key=means.__getitem__, default=None)
+            if own is not None and best is not None and own >= means[best]:
+                level = f"{own:.3f}" == f"{means[best]:.3f}"
+                other = f"level with {best}" if level else f"{best} {means[best]:.3f}"
+                found.append(f"{key.split(': ')[0]} ({own:.3f}; {other})")
+        behind += [f"{name}: {', '.join(found)}"] if found else []
+    words = f"Not below every baseline: {'; '.join(behind)}." if behind else "Ours are below every baseline here."
+    return [f"{words} {_COMPARED_WITH}", ""]
 
 
 def _factor_table(values: Values) -> list[str]:

@@ -1,6 +1,5 @@
 """Flows learned from video: traversals, usage, what each does, and next-frame errors."""
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,17 @@ from torchflowfield.viz import COLORS
 from .base import SequenceVAE
 from .footage import correlation, in_words, measure
 from .pictures import save_pictures
-from .tables import append_rows
+from .records import Further, add_further
+from .tables import append_lines, append_table
 
+_NEXT = "next frame: "
+_BELOW = (
+    "",
+    "Mean absolute error per pixel and channel of test snippets; frames are in [0, 1]. The prediction of ours infers "
+    "its coefficients from the true next frame: it tells what the flows can express, not what they foresee. Copying "
+    "and the VAE, which goes on in a straight line through its last two codes, do not see that frame; at the first "
+    "step of a snippet, which has one code before it, the VAE's prediction is the decoded copy.",
+)
 _MEASURED = {"rests": ("speed", "turning", "growth", "change"), "moves": ("pan", "growth", "turning", "change")}
 
 
@@ -50,34 +58,27 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
         path: The experiment's file without suffix.
         opened: Every finished run with its model and its data module.
     """
-    lines, written = ["", "## Next-frame error", ""], []
-    rows: list[tuple[str, int, str, float]] = []
-    errors: dict[str, dict[str, list[float]]] = {}
+    figures: list[Further] = []
+    sections, written = [], []
     for run, model, data in opened:
         batches = [batch["frames"].transpose(0, 1) for batch in data.test_dataloader()[-1]]
         parts = [next_frame_errors(model, frames) for frames in batches]
         for name in parts[0]:
             value = torch.cat([part[name].flatten() for part in parts]).mean().item()
-            errors.setdefault(run.row.name, {}).setdefault(name, []).append(value)
-            rows.append((run.row.name, run.seed, f"next frame: {name}", value))
-    header = list(next(iter(errors.values())))
-    lines += [f"| | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
-    for row, values in errors.items():
-        cells = []
-        for numbers in values.values():
-            spread = f" ± {statistics.stdev(numbers):.4f}" if len(numbers) > 1 else ""
-            cells.append(f"{statistics.mean(numbers):.4f}{spread}")
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    lines += ["", "Mean absolute error per pixel and channel of test snippets; frames are in [0, 1]."]
-    for run, model, data in opened:
+            figures.append(Further(run, run.row.name, _NEXT + name, value))
         if hasattr(model, "infer"):
-            more, figures, pictures = describe_flows(path, model, data, run.seed)
-            lines += more
-            rows += [(run.row.name, run.seed, name, value) for name, value in figures.items()]
+            section, usage, pictures = describe_flows(path, model, data, run.seed)
+            sections.append(section)
+            figures += [Further(run, run.row.name, name, value) for name, value in usage.items()]
             written += pictures
-    with path.with_suffix(".md").open("a") as stream:
-        stream.write("\n".join(lines) + "\n")
-    append_rows(path, rows)
+    found = add_further(path.with_suffix(".csv"), figures)
+    errors = {
+        row: {name.removeprefix(_NEXT): numbers for name, numbers in values.items() if name.startswith(_NEXT)}
+        for row, values in found.items()
+    }
+    append_table(path, "Next-frame error", errors, digits=4, below=_BELOW)
+    for section in sections:
+        append_lines(path, section)
     return written
 
 
@@ -95,7 +96,7 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     shown = _MEASURED[data.camera]
     measured = measure(frames, background, data.camera)
     controls = draw.spikes.shape[-1]
-    lines = ["", f"## What each flow does, seed {seed}", ""]
+    lines = [f"## What each flow does, seed {seed}", ""]
     lines += [f"| flow | usage | {' | '.join(f'g and {name}' for name in shown)} | its traversal |"]
     lines += ["|---" * (len(shown) + 3) + "|"]
     folder = path.parent / "pictures"
