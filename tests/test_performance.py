@@ -40,9 +40,11 @@ def saved_bytes(function):
 
 
 def train(stepper, z, g, steps):
+    """Path and loss, and its gradients with respect to z and every parameter."""
+    z = z.detach().requires_grad_()
     path = stepper(z, g, steps=steps)
     loss = path.z.square().mean() + path.log_det.square().mean() + DynamicOTLoss(initial_weight=1.0)(path).total
-    return [loss, *torch.autograd.grad(loss, list(stepper.bank.parameters()))]
+    return [path.z.detach().clone(), loss, *torch.autograd.grad(loss, [z, *stepper.bank.parameters()])]
 
 
 @pytest.mark.parametrize(("kind", "products"), [("potential", 2), ("rotational", 2), ("helmholtz", 2)])

@@ -29,7 +29,7 @@ from style import FOLDER
 _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT / "examples" / "benchmark"))
 
-from report import digits, draw, spread  # noqa: E402
+from report import NOTES, digits, draw, spread  # noqa: E402
 
 _PAGE = _ROOT / "docs" / "performance.md"
 # Headings of the page: what a table's first column has, and shorter names for the widest table.
@@ -78,8 +78,8 @@ def roofline(results: dict) -> list[str]:
 
 
 def shares(results: dict) -> list[str]:
-    """How much of a training step of the MNIST presets lies outside the networks."""
-    lines = _head("preset", "whole step, ms", "compiled, ms", "encoder, decoder and optimizer, ms",
+    """How much of a training step of the MNIST presets lies outside networks and optimizer."""
+    lines = _head("preset", "whole step, ms", "compiled, ms", "encoder, decoder, pair network and optimizer, ms",
                   "share outside", "share outside, compiled")  # fmt: skip
     for preset, part in results["mnist"].items():
         times = (spread(row["ms"]) for row in part["rows"].values())
@@ -170,6 +170,7 @@ def with_tables(page: str, results: dict, both_cores: dict, avx2: dict, gpu: dic
     def written(found: re.Match) -> str:
         name = found[1]
         lines = special[name](results) if name in special else sizes(results, name)
+        lines += ["", NOTES[name]] if name in NOTES else []
         return "\n".join([f"<!-- table: {name} -->", "", *lines, "", "<!-- end of table -->"])
 
     return re.sub(r"<!-- table: (\w+) -->.*?<!-- end of table -->", written, page, flags=re.DOTALL)

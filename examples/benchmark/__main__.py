@@ -18,17 +18,12 @@ import time
 import warnings
 from pathlib import Path
 
-if not any("cuda" in argument for argument in sys.argv):
-    # Inductor's pool of compiler processes would share the cores with what is timed.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-
 import sections
 import torch
 from report import write
 from timing import Clock, keep_freed_memory, machine
 
 WIDE, NARROW = ([(128 if d < 256 else 32, d, h or d) for d in (16, 32, 64, 128, 256, 512)] for h in (0, 32))
-SCALING = {"B": [128, 256, 512, 1024], "K": [2, 4, 8, 16], "H": [128, 256, 512, 1024], "T": [2, 4, 8, 16]}
 PRESETS = ["supervised", "unsupervised_single"]
 
 
@@ -37,17 +32,20 @@ def parts(quick: bool, device: str) -> list[tuple[str, str, list]]:
     gpu = device == "cuda"
     sizes = sections.SIZES[1:2] if quick else sections.SIZES
     listed = [("train", str(size), [size, not quick]) for size in sizes]
+    chosen = dict.fromkeys(("unsupervised", "rollout", "density"), sizes)
     if gpu and not quick:
         listed += [("train", str(size), [size, False]) for size in sections.LARGE_SIZES]
         # There most of the time goes to compiling, and a launch costs the same at every size.
-        sizes = [sections.SIZES[1], sections.SIZES[4]]
-    listed += [
-        (name, str(size), [size, not quick]) for name in ("unsupervised", "rollout", "density") for size in sizes
-    ]
+        few = [sections.SIZES[1], sections.SIZES[4]]
+        chosen = {"unsupervised": few, "rollout": [sections.SIZES[0], *few], "density": few}
+    listed += [(name, str(size), [size, not quick]) for name in chosen for size in chosen[name]]
     widths = [(32, 64, 64), (32, 64, 16)] if quick else [*WIDE, *NARROW]
     listed += [("determinant", str(size), [size, not quick]) for size in dict.fromkeys(widths)]
     if not quick:
-        listed += [("scaling", axis, [axis, values]) for axis, values in SCALING.items()]
+        listed += [
+            ("scaling", axis, [axis, [first << n for n in range(4)]])
+            for axis, first in sections.SCALING[device].items()
+        ]
         listed += [("memory", str(steps), [steps]) for steps in (2, 8, 32, *(() if gpu else (128,)))]
         listed += [("mnist", preset, [preset]) for preset in PRESETS]
     return listed
@@ -63,9 +61,12 @@ def main() -> None:
     parser.add_argument("--match", default="", help="only parts whose label contains this, for instance '324'")
     parser.add_argument("--quick", action="store_true", help="one size, no slow contenders")
     parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
-    options = parser.parse_args()
+    options, start = parser.parse_args(), time.perf_counter()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("benchmark: no GPU here, nothing measured.")
+    if options.device == "cpu":
+        # Inductor's pool of compiler processes would share the cores with what is timed.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     torch.set_num_threads(options.threads)
     # An empty one, gone at the end: compile times are those of a first run.
     cache = tempfile.TemporaryDirectory()
@@ -76,6 +77,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "benchmark.json"
     results = json.loads(file.read_text()) if file.exists() and not options.fresh else {}
+    spent = results.get("wall_s", 0.0)
     if "machine" not in results:
         results["machine"] = machine(options.device)
     if results["machine"]["threads"] != options.threads:
@@ -90,6 +92,7 @@ def main() -> None:
         begin = time.perf_counter()
         part = getattr(sections, section)(clock, *arguments)
         results.setdefault(section, {})[label] = part | {"wall_s": time.perf_counter() - begin}
+        results["wall_s"] = spent + time.perf_counter() - start
         file.write_text(json.dumps(results, indent=1, ensure_ascii=False))
     write(results, options.output)
     print((options.output / "benchmark.md").read_text())

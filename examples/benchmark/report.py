@@ -19,6 +19,8 @@ TITLES = {
     "memory": "Training rollouts of T frames: memory and time",
     "mnist": "A training step of the MNIST quick presets, on random frames",
 }
+COMPILED = "Compiled is `torch.compile` of stepper and loss together, not `ODEStepper(compile=True)`."
+NOTES = {"train": COMPILED, "unsupervised": COMPILED}
 INKS = {"light": ("#222222", "#9a9a9a"), "dark": ("#e4e4e4", "#757b86")}
 
 
@@ -40,9 +42,9 @@ def table(part: dict) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in part["rows"].items():
-        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.2f}"
-        launches, kernels = (row.get("launches"), digits(row["device_ms"])) if row.get("launches") else ("", "")
-        cells = (name, spread(row["ms"]), spread(row["ratio"]), peak, launches, kernels, row["rounds"])
+        found = (row["peak_mib"], row.get("launches"), row.get("device_ms"))
+        known = ("–" if x is None else digits(x) for x in found)
+        cells = (name, spread(row["ms"]), spread(row["ratio"]), *known, row["rounds"])
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
@@ -52,12 +54,12 @@ def write(results: dict, folder: Path) -> None:
     lines = ["# Benchmark", ""]
     lines += [
         f"- {key}: {value:.4g}" if isinstance(value, float) else f"- {key}: {value}"
-        for key, value in results["machine"].items()
+        for key, value in [*results["machine"].items(), ("wall_s", results.get("wall_s", "not recorded"))]
     ]
     for section, title in TITLES.items():
         if section not in results:
             continue
-        lines += ["", f"## {title}"]
+        lines += ["", f"## {title}", *(["", NOTES[section]] if section in NOTES else [])]
         for label, part in results[section].items():
             facts = [
                 f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in part.items() if k != "rows" and v

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torchdiffeq
-from contenders import Case, check_agreement, profile_slope
+from contenders import Case, check_agreement, difference, profile_slope, signs
 from timing import Clock, matmul_precision
 from torch import Tensor, nn
 
@@ -22,6 +22,8 @@ from torchflowfield import (
 SIZES = [(128, 324, 3), (128, 64, 3), (128, 226, 5), (512, 32, 8), (4096, 16, 3), (1, 16, 3)]
 # Beside them, sizes that fill a GPU.
 LARGE_SIZES = [(8192, 324, 3), (65536, 64, 3), (262144, 16, 3)]
+# Sizes from which on products dominate: what grows starts here, what does not stays here, and D is H.
+SCALING = {"cpu": {"B": 256, "K": 4, "H": 256, "T": 4}, "cuda": {"B": 4096, "K": 4, "H": 1024, "T": 4}}
 GRAPHS = "reduce-overhead"
 
 
@@ -38,8 +40,8 @@ def train(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
     ours = compiled(case.ours)
     case.step(ours)()
     seconds = time.perf_counter() - begin
-    # What PyTorch takes for entering compiled code and giving these parameters a gradient.
-    empty = torch.compile(lambda z, g: sum(p.sum() for p in case.parameters), fullgraph=True)
+    # What PyTorch takes for entering compiled code and giving z and the parameters a gradient.
+    empty = torch.compile(lambda z, g: sum(x.sum() for x in case.leaves), fullgraph=True)
     contenders = {
         "six products": case.products(False),
         "six products, φ and φ′": case.products(True),
@@ -61,17 +63,19 @@ def train(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
         contenders["nested autograd, exact"] = case.step(case.nested(True))
         if work <= 1 << 22:
             contenders["torch.func, exact"] = case.step(case.functional(True))
-    rows = clock.compare(contenders, "six products")
+    differences = {
+        "difference_to_nested": check_agreement(case, case.ours, case.nested(True)) if slow else None,
+        "difference_of_compiled": check_agreement(case, ours, case.ours),
+    }
+    rows = clock.compare(contenders, "six products", leaves=case.leaves)
     arithmetic = 6 * 2 * work
     traffic = 4 * 6 * case.K * (2 * case.B * case.D + case.D * case.D)
-    eager, whole = case.ours(case.z, case.g).item(), ours(case.z, case.g).item()
     return {
         "rows": rows,
         "compile_s": seconds,
         "gflop": arithmetic / 1e9,
         "flop_per_byte": arithmetic / traffic,
-        "difference_to_nested": check_agreement(case) if slow else None,
-        "difference_of_compiled": abs(eager - whole) / abs(eager),
+        **differences,
     }
 
 
@@ -123,7 +127,7 @@ def unsupervised(clock: Clock, size: tuple[int, int, int], slow: bool, steps: in
     prior = SpikeSlabPrior(case.K, slab=torch.distributions.Laplace(1.0, 0.1)).to(clock.device)
     features = torch.randn(steps, case.B, 64, device=clock.device)
     transport = DynamicOTLoss()
-    case.parameters += posterior.parameters()
+    case.leaves += posterior.parameters()
 
     def objective(roll: Callable) -> Callable[[Tensor, Tensor], Tensor]:
         def loss(z: Tensor, g: Tensor) -> Tensor:
@@ -141,7 +145,6 @@ def unsupervised(clock: Clock, size: tuple[int, int, int], slow: bool, steps: in
     def nested(exact: bool) -> Callable[[Tensor, Tensor], Tensor]:
         def roll(z: Tensor, weights: Tensor) -> Tensor:
             stack, log_det, residual = case.bank.stack, 0.0, 0.0
-            z = z.detach().requires_grad_()
             for n in range(steps):
                 t = z.new_full((len(z),), float(n)).requires_grad_()
                 velocity, trace = 0.0, 0.0
@@ -159,7 +162,7 @@ def unsupervised(clock: Clock, size: tuple[int, int, int], slow: bool, steps: in
                         ]
                         trace = trace + g * sum(rows)
                     else:
-                        probe = torch.randint_like(z, 2) * 2 - 1
+                        probe = signs(z)
                         product = torch.autograd.grad(field, z, probe, create_graph=True)[0]
                         trace = trace + g * (product * probe).sum(-1)
                     velocity = velocity + g[:, None] * field
@@ -171,20 +174,28 @@ def unsupervised(clock: Clock, size: tuple[int, int, int], slow: bool, steps: in
 
     # On a GPU a compiled rollout is a CUDA graph.
     name, mode = ("CUDA graphs", GRAPHS) if clock.device == "cuda" else ("compiled rollout", None)
+    eager, fused, exact = map(objective, (ours, compiled(ours, mode=mode), nested(True)))
     contenders = {
-        "torchflowfield, eager": case.step(objective(ours)),
-        f"torchflowfield, {name}": case.step(objective(compiled(ours, mode=mode))),
+        "torchflowfield, eager": case.step(eager),
+        f"torchflowfield, {name}": case.step(fused),
         "nested autograd, one probe": case.step(objective(nested(False))),
     }
     if slow:
-        contenders["nested autograd, exact traces"] = case.step(objective(nested(True)))
-    return {"rows": clock.compare(contenders, "torchflowfield, eager"), "steps": steps}
+        contenders["nested autograd, exact traces"] = case.step(exact)
+    differences = {
+        "difference_to_nested": check_agreement(case, eager, exact),
+        "difference_of_compiled": check_agreement(case, fused, eager),
+    }
+    return {
+        "rows": clock.compare(contenders, "torchflowfield, eager", leaves=case.leaves),
+        "steps": steps,
+    } | differences
 
 
 def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 16) -> dict:
     """16 steps without gradient, mixed Helmholtz fields, velocity alone."""
     case = Case(size, clock.device, "helmholtz")
-    field, times = case.bank.bind(case.g), torch.arange(steps + 1.0, device=clock.device)
+    z0, field, times = case.z.detach(), case.bank.bind(case.g), torch.arange(steps + 1.0, device=clock.device)
     eager = {m: ODEStepper(case.bank, m, density=None) for m in ("euler", "rk4")}
 
     def naive(t: Tensor, z: Tensor) -> Tensor:
@@ -197,17 +208,19 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
         return total.detach()
 
     def ours(stepper: ODEStepper) -> Callable[[], object]:
-        return _frozen(lambda: stepper(case.z, case.g, steps=steps, record=False).z)
+        return _frozen(lambda: stepper(z0, case.g, steps=steps, record=False).z)
 
     def solve(method: str, **options: Any) -> Callable[[], object]:
-        return _frozen(lambda: torchdiffeq.odeint(field, case.z, times, method=method, **options))
+        return _frozen(lambda: torchdiffeq.odeint(field, z0, times, method=method, **options))
 
     weight = case.bank.stack.weight.detach().flatten(0, 1)
 
-    def floor() -> None:
-        # What no solver of these fields can avoid: from z to the units and back, as often as Euler steps.
+    def floor(z: Tensor, slope: Callable[[Tensor], Tensor] = profile_slope) -> Tensor:
+        # What no solver of these fields can avoid: from z to the units and back, as often as Euler steps. Each starts
+        # where the last one ended, lest the compiler computes one for all.
         for _ in range(steps):
-            profile_slope(weight @ case.z.T).T @ weight
+            z = slope(weight @ z.T).T @ weight
+        return z
 
     def fast(method: str) -> dict[str, Callable[[], object]]:
         ways = {"compiled": True}
@@ -216,9 +229,12 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
         steppers = {way: ODEStepper(case.bank, method, density=None, compile=how) for way, how in ways.items()}
         return {f"torchflowfield {method}, {way}": ours(stepper) for way, stepper in steppers.items()}
 
-    torch._dynamo.reset()
+    way, mode = ("CUDA graphs", GRAPHS) if clock.device == "cuda" else ("compiled", None)
+    fused_floor = compiled(floor, mode=mode)
     contenders = {
-        "products and φ′ alone": floor,
+        "products alone": _frozen(lambda: floor(z0, lambda a: a)),
+        "products and φ′ alone": _frozen(lambda: floor(z0)),
+        f"products and φ′ alone, {way}": _frozen(lambda: fused_floor(z0)),
         "torchflowfield euler, eager": ours(eager["euler"]),
         **fast("euler"),
         "torchdiffeq euler": solve("euler"),
@@ -227,23 +243,22 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
         "torchdiffeq rk4 (3/8 rule)": solve("rk4"),
         "torchdiffeq dopri5": solve("dopri5", rtol=1e-5, atol=1e-6),
         "torchdiffeq euler, gradients alone by autograd": _frozen(
-            lambda: torchdiffeq.odeint(naive, case.z, times, method="euler")
+            lambda: torchdiffeq.odeint(naive, z0, times, method="euler")
         ),
     }
     notes = []
     for name, add in (("torchode", _torchode), ("torchdyn", _torchdyn)):
         try:
-            contenders[f"{name} {'dopri5' if name == 'torchode' else 'euler'}"] = _frozen(add(field, case.z, times))
+            contenders[f"{name} {'dopri5' if name == 'torchode' else 'euler'}"] = _frozen(add(field, z0, times))
         except ImportError:
             notes.append(f"{name} is not installed")
     one, other = contenders["torchflowfield euler, eager"](), contenders["torchdiffeq euler"]()
     fused = contenders["torchflowfield euler, compiled"]()
-    return {
-        "rows": clock.compare(contenders, "torchflowfield euler, eager"),
-        "difference_to_torchdiffeq": ((one - other).norm() / other.norm()).item(),
-        "difference_of_compiled": ((one - fused).norm() / other.norm()).item(),
-        "notes": notes,
+    differences = {
+        "difference_to_torchdiffeq": difference(one, other),
+        "difference_of_compiled": difference(fused, one),
     }
+    return {"rows": clock.compare(contenders, "torchflowfield euler, eager"), "notes": notes} | differences
 
 
 def _frozen(call: Callable[[], object]) -> Callable[[], object]:
@@ -277,7 +292,7 @@ def _torchdyn(field: nn.Module, z: Tensor, times: Tensor) -> Callable[[], object
 def density(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 4) -> dict:
     """Log-density along a path of 4 frames, mixed Helmholtz fields, without gradient of the parameters."""
     case = Case(size, clock.device, "helmholtz")
-    field, times = case.bank.bind(case.g), torch.arange(steps + 1.0, device=clock.device)
+    z, field, times = case.z.detach(), case.bank.bind(case.g), torch.arange(steps + 1.0, device=clock.device)
     torch._dynamo.reset()
     name, how = ("CUDA graphs", GRAPHS) if clock.device == "cuda" else ("compiled", True)
     steppers = {
@@ -289,20 +304,20 @@ def density(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 4
         steppers["torchflowfield euler, exact determinant"] = ODEStepper(case.bank, density="exact")
 
     def ours(stepper: ODEStepper) -> Callable[[], object]:
-        return _frozen(lambda: stepper(case.z, case.g, steps=steps, record=False).log_det)
+        return _frozen(lambda: stepper(z, case.g, steps=steps, record=False).log_det)
 
     def augmented(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return field(t, state[0]), field.divergence(t, state[0])
 
     contenders = {name: ours(stepper) for name, stepper in steppers.items()}
     contenders["torchdiffeq rk4, our divergence in the state"] = _frozen(
-        lambda: torchdiffeq.odeint(augmented, (case.z, case.z.new_zeros(case.B)), times, method="rk4")
+        lambda: torchdiffeq.odeint(augmented, (z, z.new_zeros(case.B)), times, method="rk4")
     )
     notes = []
     try:
-        contenders["zuko, Hutchinson trace, adaptive"] = _frozen(_zuko(field, case.z, steps, exact=False))
+        contenders["zuko, Hutchinson trace, adaptive"] = _frozen(_zuko(field, z, steps, exact=False))
         if slow or case.D <= 64:
-            contenders["zuko, exact trace, adaptive"] = _frozen(_zuko(field, case.z, steps, exact=True))
+            contenders["zuko, exact trace, adaptive"] = _frozen(_zuko(field, z, steps, exact=True))
     except ImportError:
         notes.append("zuko is not installed")
     return {"rows": clock.compare(contenders, "torchflowfield rk4, trace, eager"), "steps": steps, "notes": notes}
@@ -321,10 +336,11 @@ def determinant(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
     torch.manual_seed(0)
     bank = FlowBank(1, dim, width=width, kind="potential").to(clock.device)
     z, field = torch.randn(batch, dim, device=clock.device), bank[0]
-    weight, bias, amplitude = (x[0].detach() for x in (bank.stack.weight, bank.stack.bias, bank.stack.amplitude))
+    at_start = bank.stack.at(z.new_zeros(()))
+    weight, shift, amplitude = (x[0].detach() for x in (at_start.weight, at_start.shift, at_start.amplitude))
 
     def velocity(y: Tensor) -> Tensor:
-        return (amplitude * torch.tanh(weight @ y + bias)) @ weight
+        return (amplitude * torch.tanh(weight @ y + shift)) @ weight
 
     identity = torch.eye(dim, device=clock.device)
 
@@ -353,21 +369,24 @@ def determinant(clock: Clock, size: tuple[int, int, int], slow: bool) -> dict:
         "product of the Jacobians alone": jacobians,
         "slogdet alone, of D × D": decomposition,
     }
-    return {"rows": clock.compare(contenders, "torchflowfield")}
+    found = difference(ours(), dense())
+    return {"rows": clock.compare(contenders, "torchflowfield"), "difference_to_dense": found}
 
 
 def scaling(clock: Clock, axis: str, values: list[int]) -> dict:
     """Training rollouts while one of B, K, H, T grows; the exponent is fitted by least squares in the logarithms."""
-    calls = {}
+    calls, transport = {}, DynamicOTLoss()
+    usual = SCALING[clock.device]
     for value in values:
-        at = {"B": 256, "K": 4, "H": 256, "T": 4} | {axis: value}
-        bank = FlowBank(at["K"], 256, width=at["H"], kind="potential").to(clock.device)
-        z, g = torch.randn(at["B"], 256, device=clock.device), torch.rand(at["B"], at["K"], device=clock.device)
-        stepper, transport, parameters = ODEStepper(bank), DynamicOTLoss(), list(bank.parameters())
+        at, dim = usual | {axis: value}, usual["H"]
+        bank = FlowBank(at["K"], dim, width=at["H"], kind="potential").to(clock.device)
+        z = torch.randn(at["B"], dim, device=clock.device, requires_grad=True)
+        g, leaves = torch.rand(at["B"], at["K"], device=clock.device), [z, *bank.parameters()]
+        stepper = ODEStepper(bank)
 
-        def run(stepper=stepper, transport=transport, parameters=parameters, z=z, g=g, steps=at["T"]) -> None:
+        def run(stepper=stepper, leaves=leaves, z=z, g=g, steps=at["T"]) -> None:
             path = stepper(z, g, steps=steps)
-            torch.autograd.grad(path.z[-1].square().mean() + transport(path).total, parameters)
+            torch.autograd.grad(path.z[-1].square().mean() + transport(path).total, leaves)
 
         calls[str(value)] = run
     rows = clock.compare(calls, str(values[0]), memory=False)
@@ -381,20 +400,21 @@ def memory(clock: Clock, steps: int) -> dict:
     """Peak memory and time of a training rollout of `steps` frames: plain, checkpointed, adjoint."""
     torch.manual_seed(0)
     bank = FlowBank(3, 64, width=128).to(clock.device)
-    z, g = torch.randn(256, 64, device=clock.device), torch.rand(256, 3, device=clock.device)
+    z = torch.randn(256, 64, device=clock.device, requires_grad=True)
+    g = torch.rand(256, 3, device=clock.device)
     steppers = {
         "euler": ODEStepper(bank),
         "euler, checkpoint": ODEStepper(bank, checkpoint=True),
         "dopri5": ODEStepper(bank, "dopri5"),
         "dopri5, adjoint": ODEStepper(bank, "dopri5", adjoint=True),
     }
-    parameters = list(bank.parameters())
+    leaves = [z, *bank.parameters()]
 
     def run(stepper: ODEStepper) -> Callable[[], object]:
         def step() -> object:
             path = stepper(z, g, steps=steps, record=False)
             loss = path.z[-1].square().mean() + path.log_det[-1].mean()
-            return torch.autograd.grad(loss, parameters, allow_unused=True)
+            return torch.autograd.grad(loss, leaves, allow_unused=True)
 
         return step
 
@@ -402,7 +422,7 @@ def memory(clock: Clock, steps: int) -> dict:
 
 
 def mnist(clock: Clock, preset: str) -> dict:
-    """Share of a training step of an MNIST preset that is spent outside encoder and decoder, on random frames."""
+    """Share of a training step of an MNIST preset that is spent outside networks and optimizer, on random frames."""
     import sys
     from pathlib import Path
 
@@ -450,10 +470,11 @@ def mnist(clock: Clock, preset: str) -> dict:
     contenders = {
         "training step": lambda: step(model, optimizer),
         "the same, compiled outside its networks": lambda: step(*compiled),
-        "encoder, decoder and optimizer": networks,
+        "encoder, decoder, pair network and optimizer": networks,
     }
-    rows = clock.compare(contenders, "training step")
-    alone = rows["encoder, decoder and optimizer"]["ratio"][0]
+    leaves = [*model.parameters(), *compiled[0].parameters()]
+    rows = clock.compare(contenders, "training step", leaves=leaves)
+    alone = rows["encoder, decoder, pair network and optimizer"]["ratio"][0]
     return {
         "rows": rows,
         "share_outside": 1 - alone,

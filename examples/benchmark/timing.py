@@ -2,16 +2,23 @@
 
 import contextlib
 import ctypes
+import datetime
 import gc
 import os
 import platform
+import shlex
 import statistics
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
+from torch.profiler._utils import traverse_bfs
 
 
 class Clock:
@@ -41,11 +48,27 @@ class Clock:
             call()
         return (time.perf_counter() - begin) / repeats
 
-    def compare(self, contenders: dict[str, Callable[[], object]], reference: str, memory: bool = True) -> dict:
-        """Medians, ranges, and ratios to `reference` taken pair by pair within each round."""
+    def compare(
+        self,
+        contenders: dict[str, Callable[[], object]],
+        reference: str,
+        *,
+        memory: bool = True,
+        leaves: Iterable[Tensor] = (),
+    ) -> dict:
+        """Medians, ranges, and ratios to `reference` taken pair by pair within each round.
+
+        Args:
+            contenders: What is called.
+            reference: Name of the contender that the others are divided by.
+            memory: Measure the peak memory of each too.
+            leaves: Tensors to which the contenders give gradients.
+        """
         repeats, rounds, peaks, launches, running = {}, {}, {}, {}, {}
         for name, call in contenders.items():
-            peaks[name] = self.peak_memory(call) if memory else None  # the first warm-up call
+            call()  # may compile
+            # What a CUDA graph holds was taken when it was recorded.
+            peaks[name] = self.peak_memory(call, leaves) if memory and "CUDA graph" not in name else None
             seconds = self.once(call, 1)
             # The second call may still record a CUDA graph.
             seconds = min(self.once(call, 1) for _ in range(3)) if seconds < 0.5 else seconds
@@ -78,19 +101,30 @@ class Clock:
             for name, taken in times.items()
         }
 
-    def peak_memory(self, call: Callable[[], object]) -> float:
-        """Largest amount of tensor memory in MiB that a call holds beyond what was there before."""
+    def peak_memory(self, call: Callable[[], object], leaves: Iterable[Tensor] = ()) -> float:
+        """Largest amount in MiB of the tensor memory that a call takes; gradients from before are cleared first."""
+        for leaf in leaves:
+            leaf.grad = None
         if self.device == "cuda":
+            gc.collect()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             call()
             return (torch.cuda.max_memory_allocated() - before) / 2**20
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
             call()
-        events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+        events = traverse_bfs(recorded.profiler.kineto_results.experimental_event_tree())
+        taken = [e for e in events if e.tag == _EventType.Allocation]
+        sizes: dict[int, int] = {}
         held = peak = 0
-        for event in sorted(events, key=lambda e: e.start_ns()):
-            held += event.nbytes()
+        for event in sorted(taken, key=lambda e: e.start_time_ns):
+            block, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+            if size > 0:
+                sizes[block] = size
+                held += size
+            else:
+                # Blocks from before the call are not in the list.
+                held -= sizes.pop(block, 0)
             peak = max(peak, held)
         return peak / 2**20
 
@@ -130,8 +164,20 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim, 1 << 29)
 
 
+def versions() -> dict[str, str]:
+    """Versions of this package and of those it is compared with, where they are installed, and of the repository."""
+    found = {}
+    for package in ("torchflowfield", "torchdiffeq", "torchode", "torchdyn", "zuko"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    git = f"git -C {shlex.quote(str(Path(__file__).parent))} describe --always --dirty --exclude='*'"
+    status, commit = subprocess.getstatusoutput(git)
+    return found if status else found | {"commit": commit}
+
+
 def machine(device: str) -> dict:
     """Machine and versions, and the measured ceilings of arithmetic and memory."""
+    load = os.getloadavg()[0]
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -157,9 +203,11 @@ def machine(device: str) -> dict:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **versions(),
+        "date": datetime.date.today().isoformat(),
         "peak_gflops": gflops(),
         "peak_gbytes": 2 * 4 * length / median(lambda: out.copy_(long)) / 1e9,
-        "load_at_start": os.getloadavg()[0],
+        "load_at_start": load,
     }
     if device == "cuda":
         with matmul_precision("high"):
