@@ -139,7 +139,7 @@ class Run(NamedTuple):
         folder, last = self.folder, self.checkpoint
         common = ["--config", str(CONFIGS / self.row.config), "--seed_everything", str(self.seed)]
         for name, value in self.row.overrides.items():
-            common += [f"--{name}", json.dumps(value) if isinstance(value, bool | list) else str(value)]
+            common += [f"--{name}", json.dumps(value) if isinstance(value, bool | list | None) else str(value)]
         common += ["--data.init_args.seed", str(self.seed), "--trainer.default_root_dir", str(folder)]
         common += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         if self.root is not None:
