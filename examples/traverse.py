@@ -1,4 +1,4 @@
-"""Draw the flows of a checkpoint: each alone, switched, superposed and reversed, as PNG and GIF.
+"""Draw the flows of a model of digits: each alone, switched, superposed and reversed, as PNG and GIF.
 
 python examples/traverse.py runs/digits/supervised/last.ckpt --output pictures
 """
@@ -15,7 +15,7 @@ from jsonargparse import auto_cli
 def traverse(
     checkpoint: Path, output: Path = Path("pictures"), root: Path | None = None, steps: int = 5, samples: int = 6
 ) -> list[Path]:
-    """Draw the flows of a trained model.
+    """Draw the flows of a model that was trained on digits.
 
     Args:
         checkpoint: File that training wrote.

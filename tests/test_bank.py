@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torchdiffeq
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import BATCHES, close, draw_time, field_of_bank, jacobian, randomize, trace
 
-from torchflowfield import FlowBank, ODEStepper
+from torchflowfield import FlowBank, ODEStepper, PotentialFlowField
 
 KINDS = ["potential", "rotational", "helmholtz"]
 
@@ -371,3 +372,42 @@ def test_a_bank_on_the_meta_device_gives_shapes():
     bank = FlowBank(2, 4).to("meta")
     z = torch.randn(5, 4, device="meta")
     assert bank(0.0, z, torch.ones(2, device="meta")).shape == (5, 4)
+
+
+@pytest.mark.parametrize("fields", [3.0, PotentialFlowField(4), [FlowBank(2, 4)]])
+def test_what_is_neither_a_number_nor_a_list_of_fields_is_refused(fields):
+    with pytest.raises(TypeError, match="number of fields or a list of modules"):
+        FlowBank(fields)
+
+
+def test_the_number_of_fields_may_be_numpys():
+    assert FlowBank(np.int64(3), 4).num_controls == 3
+
+
+def test_a_bound_field_moves_with_its_weights():
+    field = FlowBank(2, 4).bind(torch.ones(2)).to("meta")
+    assert field(0.0, torch.ones(3, 4, device="meta")).shape == (3, 4)
+    assert "weights" not in field.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("context", "error"),
+    [
+        (torch.ones(3, 2), ValueError),
+        (torch.ones(2, 5, 2), ValueError),
+        (torch.ones(()), ValueError),
+        (torch.ones(5, 3), ValueError),
+        (torch.ones(5, 2, dtype=torch.float32), ValueError),
+        (torch.ones(5, 2, dtype=torch.long), TypeError),
+        ([1.0, 2.0], TypeError),
+    ],
+)
+def test_a_context_that_does_not_fit_is_refused(context, error, without_hook):
+    bank, z = FlowBank(2, 4, context_dim=2), torch.randn(5, 4)
+    for call in (
+        lambda: bank(0.0, z, 0, context),
+        lambda: bank.jet(0.0, z, context),
+        lambda: ODEStepper(bank)(z, 0, 2, context=context),
+    ):
+        with pytest.raises(error, match="context"):
+            call()

@@ -202,6 +202,13 @@ def test_worker_processes_change_nothing():
     assert fingerprint(alone.train_dataloader()) == fingerprint(helped.train_dataloader())
 
 
+def test_neither_batch_size_nor_workers_change_what_is_validated_and_tested():
+    default, others = DigitsData(motion="spikes"), DigitsData(motion="spikes", batch_size=48, workers=2)
+    expected = [fingerprint(loader) for loader in (default.val_dataloader(), *default.test_dataloader())]
+    assert [fingerprint(loader) for loader in (others.val_dataloader(), *others.test_dataloader())] == expected
+    assert len(next(iter(others.train_dataloader()))["frames"]) == 48
+
+
 def test_the_coefficients_of_a_seed_stay_those_of_the_published_results():
     """Spikes and factors are exact numbers, unlike rendered pixels, so one digest serves every machine."""
     data = DigitsData(motion="spikes", epoch=256)

@@ -275,12 +275,13 @@ def test_worker_processes_change_nothing_and_seeds_do(tmp_path):
 @pytest.mark.parametrize("largest", [0, 1 << 20], ids=["as they are", "decoded and kept"])
 def test_opened_images_can_be_sent_to_another_process_without_their_pixels(data_and_labels, monkeypatch, largest):
     monkeypatch.setattr(grid_images, "PACKED_BYTES", largest)
+    monkeypatch.setattr(dsprites_module, "_IN_MEMORY", 0)
     data = data_and_labels[0](steps=1)
     data.setup()
     before = data.images.read(np.array([3, 1, 3]))
     sent = pickle.dumps(data.images)
     assert np.array_equal(pickle.loads(sent).read(np.array([3, 1, 3])), before)
-    if largest and not isinstance(data, DSpritesData):
+    if largest:
         assert len(sent) < before[0].size * np.prod(data.images.sizes)
 
 
@@ -353,20 +354,37 @@ def test_an_image_of_another_size_is_reported(tmp_path):
         Falcor3DData(tmp_path, steps=1).setup()
 
 
-def test_every_file_of_a_large_folder_is_looked_into_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("large", [False, True], ids=["decoded", "looked into"])
+def test_damage_anywhere_in_an_image_is_found_before_training(tmp_path, monkeypatch, large):
     write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 2, 3, 3, 2, 2, 2))
-    monkeypatch.setattr(png_folder, "_SOON_DONE", 0)
-    monkeypatch.setattr(png_folder, "FRAMES", tmp_path / "frames")
+    monkeypatch.setattr(grid_images, "PACKED_BYTES", 0 if large else 1 << 20)
     image = tmp_path / "Falcor3D_down128/images/000101.png"
     whole = image.read_bytes()
-    image.write_bytes(whole[:-20])
-    for _ in range(2):
-        with pytest.raises(DataError, match=r"000101.png: expected a whole PNG file"):
+    for place in range(len(whole)):
+        image.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DataError, match="000101.png: expected a whole PNG file"):
             Falcor3DData(tmp_path, steps=1).setup()
     image.write_bytes(whole)
     Falcor3DData(tmp_path, steps=1).setup()
-    monkeypatch.setattr(png_folder.FolderImages, "_check_files", None)
-    Falcor3DData(tmp_path, steps=1).setup()
+
+
+def test_a_large_folder_is_looked_into_once_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 2, 3, 3, 2, 2, 2))
+    monkeypatch.setattr(grid_images, "PACKED_BYTES", 0)
+    monkeypatch.setattr(png_folder, "_NOTED", 100)
+    image = tmp_path / "Falcor3D_down128/images/000401.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-20])
+    with pytest.raises(DataError, match="000401.png: expected a whole PNG file"):
+        Falcor3DData(tmp_path, steps=1).setup()
+    image.write_bytes(whole)
+    seen, look = [], png_folder.FolderImages._whole
+    monkeypatch.setattr(
+        png_folder.FolderImages, "_whole", lambda images, path: seen.append(path.name) or look(images, path)
+    )
+    for _ in range(2):
+        Falcor3DData(tmp_path, steps=1).setup()
+        assert seen == [f"{number:06}.png" for number in range(400, 432)]
 
 
 def test_a_damaged_dsprites_file_is_reported(tmp_path):
@@ -387,16 +405,25 @@ def test_a_damaged_dsprites_file_is_reported(tmp_path):
         DSpritesData(tmp_path, steps=1).setup()
 
 
-def test_a_large_dsprites_file_is_unpacked_once_and_reads_the_same(tmp_path, monkeypatch):
+def test_a_large_dsprites_file_is_unpacked_once_and_again_after_damage(tmp_path, monkeypatch):
     images = write_dsprites(tmp_path)
     monkeypatch.setattr(dsprites_module, "_IN_MEMORY", 0)
-    for _ in range(2):
+    monkeypatch.setattr(dsprites_module, "_BLOCK", 100)
+
+    def read():
         data = DSpritesData(tmp_path, steps=1)
         data.setup()
-        assert isinstance(data.images._images, np.memmap)
-        read = data.images.read(np.arange(960))
-        assert np.array_equal(read[..., 0], images * 255)
-    assert len(list((tmp_path / "frames").glob("*.npy"))) == 1
+        return data.images.read(np.arange(960))
+
+    assert np.array_equal(read()[..., 0], images * 255)
+    with monkeypatch.context() as patch:
+        patch.setattr(dsprites_module.DSpritesImages, "_unpacked", lambda _: pytest.fail("unpacked again"))
+        assert np.array_equal(read()[..., 0], images * 255)
+    (unpacked,) = (tmp_path / "frames").rglob("*.npy")
+    content = bytearray(unpacked.read_bytes())
+    content[-7] ^= 255
+    unpacked.write_bytes(content)
+    assert np.array_equal(read()[..., 0], images * 255)
 
 
 def test_a_file_of_the_official_size_must_have_the_official_checksum(tmp_path, monkeypatch):

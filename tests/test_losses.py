@@ -5,7 +5,17 @@ import torch
 from reference import LinearField, close, randomize
 from torch import nn
 
-from torchflowfield import AutogradPotential, DiffusionPrior, DynamicOTLoss, FlowBank, Forcing, ODEStepper, PathKL
+from torchflowfield import (
+    AutogradPotential,
+    DiffusionPrior,
+    DynamicOTLoss,
+    FlowBank,
+    Forcing,
+    ODEStepper,
+    PathKL,
+    PotentialFlowField,
+    RotationalFlowField,
+)
 
 
 class Spreading(nn.Module):
@@ -305,3 +315,18 @@ def test_under_double_control_a_forcing_has_an_output_per_field(control):
     residual = path.time_derivative + 0.5 * path.gradient_norm2
     given = forcing(path.t[:-1, None], path.z[:-1])
     close(DynamicOTLoss(forcing=forcing).residual(path), residual - given[..., 1:2])
+
+
+def test_fields_without_a_potential_do_not_count():
+    class Still(nn.Module):
+        def forward(self, t, z):
+            return 0 * z
+
+    field, z = PotentialFlowField(4), torch.randn(5, 4)
+    alone = DynamicOTLoss()(ODEStepper(FlowBank([field]))(z, torch.ones(1), 3))
+    beside = DynamicOTLoss()(ODEStepper(FlowBank([Still(), field]))(z, torch.ones(2), 3))
+    close(beside.residual, alone.residual)
+    for bank in (FlowBank(2, 4, kind="rotational"), FlowBank([Still(), RotationalFlowField(4)])):
+        path = ODEStepper(bank)(z, torch.ones(2), 3)
+        assert not path.active.any()
+        assert DynamicOTLoss(forcing=Forcing(4, 2))(path).residual == 0

@@ -18,6 +18,7 @@ from flowvae.data.files import DataError  # noqa: E402
 from flowvae.data.standins.behaviour import BEHAVIOURS, HEIGHT, MARGIN, WIDTH, simulate  # noqa: E402
 from flowvae.data.standins.calms21 import make_calms21  # noqa: E402
 from flowvae.data.standins.dsprites import draw_sprite, make_dsprites  # noqa: E402
+from flowvae.data.standins.mice import _DISCS, _place  # noqa: E402
 
 SMALL = (1, 3, 2, 2, 4, 4)
 
@@ -107,7 +108,7 @@ def test_two_mice_stay_in_the_cage_apart_from_each_other_and_do_everything():
     assert (track.position >= MARGIN).all()
     assert (track.position <= (WIDTH - MARGIN, HEIGHT - MARGIN)).all()
     gaps = np.linalg.norm(track.position[:, 0] - track.position[:, 1], axis=-1)
-    assert gaps.min() > 10
+    assert gaps.min() > 33
     shares = np.bincount(track.behaviour, minlength=len(BEHAVIOURS)) / 3000
     assert shares.min() > 0.03
     speed = np.linalg.norm(np.diff(track.position, axis=0), axis=-1)
@@ -116,6 +117,27 @@ def test_two_mice_stay_in_the_cage_apart_from_each_other_and_do_everything():
     assert np.median(speed[following[1:], 0]) > 0.8
     closing = -np.diff(gaps)[track.behaviour[1:] == BEHAVIOURS.index("approach")]
     assert closing.mean() > 1
+
+
+def test_bodies_never_overlap_and_one_that_follows_is_behind_the_other():
+    track = simulate(3000, np.random.RandomState(0))
+    discs = np.array([[_place(disc, heading) for disc in _DISCS] for heading in track.heading.reshape(-1, 2)])
+    discs = discs.reshape(3000, 2, -1, 2) + track.position[:, :, None]
+    radii = np.array([radius for *_, radius in _DISCS])
+    apart = np.linalg.norm(discs[:, 0, :, None] - discs[:, 1, None], axis=-1) - radii[:, None] - radii
+    assert apart.min() > 0
+    # The first one and a half seconds are for setting out.
+    following = track.behaviour == BEHAVIOURS.index("follow")
+    following[45:] &= np.lib.stride_tricks.sliding_window_view(following, 46).all(-1)
+    assert following.sum() > 300
+    between = (track.position[:, 1] - track.position[:, 0])[following]
+    gaps = np.linalg.norm(between, axis=-1)
+    assert gaps.min() > 36
+    assert gaps.max() < 54
+    for heading in (track.heading[following, 0, 0], track.heading[following, 1, 1]):
+        ahead = (np.stack((np.cos(heading), np.sin(heading)), -1) * between).sum(-1) / gaps
+        assert np.quantile(ahead, 0.05) > 0.4
+        assert np.median(ahead) > 0.85
 
 
 def test_the_calms21_loader_reads_its_stand_in_and_the_poses_lie_on_the_animals(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import KINDS, LinearField, close, compiled_graphs, jacobian, randomize, rollouts, small_bank
 
-from torchflowfield import DynamicOTLoss, FlowBank, HelmholtzFlowField, ODEStepper
+from torchflowfield import DynamicOTLoss, FlowBank, HelmholtzFlowField, ODEStepper, PotentialFlowField
 
 METHODS = ["euler", "midpoint", "rk4"]
 
@@ -357,8 +357,13 @@ class TestErrors:
             ({"substeps": 0}, "expected substeps ≥ 1 and inverse_iterations ≥ 0, got 0, 5"),
             ({"inverse_iterations": -1}, "expected substeps ≥ 1 and inverse_iterations ≥ 0, got 1, -1"),
             ({"method": "rk4", "density": "exact"}, "density='exact' is that of the Euler map; use.*with 'rk4'"),
-            ({"method": "dopri5", "compile": True}, "compile and substeps are for euler, midpoint, rk4, got.*'dopri5'"),
-            ({"method": "dopri5", "substeps": 2}, "compile and substeps are for"),
+            (
+                {"method": "dopri5", "compile": True},
+                "compile, substeps, checkpoint need euler, midpoint, rk4, got.*'dopri5'",
+            ),
+            ({"method": "dopri5", "substeps": 2}, "compile, substeps, checkpoint need"),
+            ({"method": "dopri5", "checkpoint": True}, "compile, substeps, checkpoint need"),
+            ({"method": "rk4", "adjoint": True}, "adjoint is for dopri5"),
         ],
     )
     def test_settings_that_make_no_sense(self, options, message):
@@ -470,3 +475,28 @@ def test_fields_banks_and_rollouts_can_be_exported(strict):
         exported = torch.export.export(module, inputs, strict=strict).module()
         for actual, expected in zip(exported(*inputs), module(*inputs), strict=True):
             close(actual, expected)
+
+
+def test_a_field_by_itself_is_refused():
+    with pytest.raises(TypeError, match=r"FlowBank\(\[field\]\)"):
+        ODEStepper(PotentialFlowField(4))
+
+
+def test_a_start_per_sample_is_refused():
+    with pytest.raises(ValueError, match="one start for the whole batch"):
+        ODEStepper(FlowBank(2, 4))(torch.randn(6, 4), 0, 5, start=torch.arange(6.0))
+
+
+@pytest.mark.parametrize("weights", [0, torch.ones(3)])
+def test_an_empty_batch_rolls(weights):
+    path = ODEStepper(FlowBank(3, 4))(torch.randn(0, 4), weights, 2)
+    assert path.z.shape == (3, 0, 4)
+    assert path.gradient_norm2.shape == path.active.shape == (2, 0, 1 if isinstance(weights, int) else 3)
+
+
+def test_a_size_that_inference_saw_first_can_be_trained():
+    bank = FlowBank(2)
+    with torch.inference_mode():
+        bank(0.0, torch.randn(3, 4), 0)
+    bank(0.0, torch.randn(3, 4), 0).sum().backward()
+    assert bank.stack.weight.grad is not None

@@ -41,8 +41,8 @@ def as_time(owner: str, t: float | int | Tensor, z: Tensor) -> Tensor:
     return time
 
 
-def check_context(owner: str, context: Tensor | None, context_dim: int) -> None:
-    """Raise unless a context is given exactly where the field was built for one, with the right size."""
+def check_context(owner: str, context: Tensor | None, context_dim: int, z: Tensor | None = None) -> None:
+    """Raise unless a context is given exactly where the field was built for one, with a size that fits it and `z`."""
     if context is None and context_dim:
         raise ValueError(f"{owner}: expected a context of shape (*, {context_dim}), got none. Pass context=…")
     if context is not None and not context_dim:
@@ -54,6 +54,19 @@ def check_context(owner: str, context: Tensor | None, context_dim: int) -> None:
         raise TypeError(f"{owner}: expected a floating-point tensor as context, got {got}. Convert it with .to(z).")
     if context.ndim == 0 or context.shape[-1] != context_dim:
         raise ValueError(f"{owner}: expected a context of shape (*, {context_dim}), got {tuple(context.shape)}.")
+    if z is None:
+        return
+    batch, own = z.shape[:-1], context.shape[:-1]
+    if len(own) > len(batch) or any(a not in (1, b) for a, b in zip(own[::-1], batch[::-1], strict=False)):
+        raise ValueError(
+            f"{owner}: expected a context for z of shape {tuple(z.shape)}, one vector per sample or one for all, got "
+            f"{tuple(context.shape)}."
+        )
+    if context.device != z.device or (context.dtype != z.dtype and not torch.is_autocast_enabled(z.device.type)):
+        raise ValueError(
+            f"{owner}: expected a context like z, {z.dtype} on {z.device}, got {context.dtype} on {context.device}. "
+            f"Use context.to(z)."
+        )
 
 
 def holds(fact: Tensor) -> bool:
@@ -110,6 +123,14 @@ def check_probability(owner: str, name: str, value: float) -> None:
     """Raise unless `value` lies strictly between 0 and 1."""
     if not 0 < value < 1:
         raise ValueError(f"{owner}: expected {name} to be a probability strictly between 0 and 1, got {value}.")
+
+
+def check_length(owner: str, steps: object) -> None:
+    """Raise unless it is a number of steps of a path."""
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"{owner}: expected steps to be an int, got {steps!r}.")
+    if steps < 0:
+        raise ValueError(f"{owner}: expected steps ≥ 0, got {steps}. To go backwards pass reverse=True.")
 
 
 def check_steps(owner: str, steps: int) -> None:

@@ -1,60 +1,92 @@
 """Adaptive solvers of torchdiffeq, with the log-density in the state."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torchdiffeq
-from torch import Tensor, nn
+from torch import Tensor
 
-from torchflowfield.interface import FlowField
+from torchflowfield.bank import Selection
+from torchflowfield.custom import FieldStack
+from torchflowfield.fields import Snapshot
+from torchflowfield.stack import RidgeStack
 
 ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
 
-class AugmentedDynamics(nn.Module):
-    r"""Joint dynamics of $(z, \log|\det|)$: $\dot z = v(t, z)$ and $\dot \ell = \nabla \cdot v(t, z)$."""
+class AugmentedDynamics:
+    r"""Joint dynamics of $(z, \log|\det|)$: $\dot z = v(t, z)$ and $\dot \ell = \nabla \cdot v(t, z)$.
 
-    def __init__(self, field: FlowField, context: Tensor | None, density: bool) -> None:
-        super().__init__()
-        self.field, self.context, self.density = field, context, density
-
-    def forward(self, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Time derivative of the state."""
-        z = state[0]
-        velocity = self.field(t, z) if self.context is None else self.field(t, z, self.context)
-        if not self.density:
-            return (velocity,)
-        extra = () if self.context is None else (self.context,)
-        return velocity, self.field.divergence(t, z, *extra)
-
-
-def integrate(
-    field: FlowField,
-    z: Tensor,
-    span: tuple[Tensor, Tensor],
-    *,
-    method: str,
-    density: bool,
-    context: Tensor | None,
-    inputs: tuple[Tensor, ...],
-    adjoint: bool,
-    rtol: float,
-    atol: float,
-) -> tuple[Tensor, Tensor | None]:
-    """Move `z` over a span of time; returns the new `z` and the log-determinant, if wanted.
-
-    `inputs` are tensors other than parameters whose gradients the adjoint must carry: weights and context.
+    Args:
+        at: The fields at a time.
+        controls: The mixture, None for one field alone.
     """
-    dynamics = AugmentedDynamics(field, context, density)
-    state = (z, z.new_zeros(z.shape[:-1])) if density else (z,)
-    # A step has to end at each end of the span (the adjoint goes back): past it, torchdiffeq interpolates by a quartic,
-    # whose error no tolerance controls and which in the long steps of dopri8 exceeds that of the method.
-    landing = {"step_t": torch.stack(span).detach()}
-    options: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "options": landing}
-    solve = torchdiffeq.odeint
-    if adjoint:
-        solve = torchdiffeq.odeint_adjoint
-        wanted = (*dynamics.parameters(), *inputs)
-        options["adjoint_params"] = tuple(p for p in wanted if p.requires_grad)
-    solution = solve(dynamics, state, torch.stack(span), **options)
-    return solution[0][-1], solution[1][-1] if density else None
+
+    def __init__(self, at: Callable[[Tensor], Snapshot], controls: Tensor | None) -> None:
+        self.at, self.controls = at, controls
+        self.step: Tensor | None = None
+
+    def __call__(self, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Time derivative of the state."""
+        fields, z = self.at(t), state[0]
+        if len(state) == 1:
+            return (fields.velocity(z, self.controls),)
+        return fields.velocity_and_divergence(z, self.controls)
+
+    def callback_step(self, t: Tensor, state: tuple[Tensor, ...], step: Tensor) -> None:
+        """Called by torchdiffeq before each step, with its size before it is cut to land on a frame."""
+        self.step = step.detach()
+
+
+class AdaptiveSolver:
+    """Takes latent vectors from frame to frame; the first step in a frame has the size of the last one before.
+
+    Args:
+        stack: The fields.
+        selection: The one that acts alone, None for a mixture.
+        context: A vector per sample, if the fields take one.
+        method: One of `ADAPTIVE_METHODS`.
+        density: Whether to integrate the divergence too.
+        adjoint: Whether to differentiate by the adjoint, which keeps nothing but the frames.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+    """
+
+    def __init__(
+        self,
+        stack: RidgeStack | FieldStack,
+        selection: Selection | None,
+        context: Tensor | None,
+        *,
+        method: str,
+        density: bool,
+        adjoint: bool,
+        rtol: float,
+        atol: float,
+    ) -> None:
+        self._density, self._adjoint = density, adjoint
+        self._settings = {"method": method, "rtol": rtol, "atol": atol}
+        self._step: Tensor | None = None
+        self._inputs = (*stack.parameters(), context)
+        self._at: Callable[[Tensor], Snapshot]
+        if isinstance(stack, RidgeStack) and not adjoint:
+            course = stack.course(context)
+            self._at = (course if selection is None else course.select(*selection)).at
+        else:
+            self._at = lambda t: stack.at(t, context) if selection is None else stack.at(t, context).select(*selection)
+
+    def advance(self, z: Tensor, span: tuple[Tensor, Tensor], controls: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Move `z` over a span of time; returns the new `z` and the log-determinant, if wanted."""
+        dynamics, times = AugmentedDynamics(self._at, controls), torch.stack(span)
+        state = (z, z.new_zeros(z.shape[:-1])) if self._density else (z,)
+        # A step has to end at each end of the span (the adjoint goes back): past it, torchdiffeq interpolates by a
+        # quartic, whose error no tolerance controls and which in the long steps of dopri8 exceeds that of the method.
+        options: dict[str, Any] = {"options": {"step_t": times.detach(), "first_step": self._step}}
+        solve = torchdiffeq.odeint
+        if self._adjoint:
+            solve = torchdiffeq.odeint_adjoint
+            options["adjoint_params"] = tuple(x for x in (*self._inputs, controls) if x is not None and x.requires_grad)
+        solution = solve(dynamics, state, times, **self._settings, **options)
+        self._step = dynamics.step
+        return solution[0][-1], solution[1][-1] if self._density else None

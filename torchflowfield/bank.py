@@ -2,13 +2,14 @@
 
 import operator
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchflowfield._checks import as_time, check_choice, check_finite, check_latent
+from torchflowfield._checks import as_time, check_choice, check_context, check_finite, check_latent
 from torchflowfield.custom import FieldStack
 from torchflowfield.fields import Snapshot, SnapshotField
 from torchflowfield.interface import Jet, Time
@@ -47,6 +48,7 @@ class FlowBank(nn.Module):
 
     Raises:
         ValueError: For sizes below one, unknown choices, or choices that exclude each other.
+        TypeError: For a `K` that is neither a number nor a list of fields.
 
     Reference:
         Song et al., Flow Factorized Representation Learning, NeurIPS 2023; arXiv 2410.05564 for the mixtures.
@@ -77,27 +79,23 @@ class FlowBank(nn.Module):
         check_choice("FlowBank", "control", control, ("single", "double"))
         self.control = control
         self.stack: RidgeStack | FieldStack
-        if isinstance(K, int):
+        if isinstance(K, Integral):
+            K = int(K)
             if control == "double" and kind != "helmholtz":
                 raise ValueError(f"FlowBank: control='double' needs kind='helmholtz' with its two parts, got {kind!r}.")
             self.K = K
             self.stack = RidgeStack(
-                K,
-                dim,
-                width,
-                kind=kind,
-                activation=activation,
-                convex=convex,
-                frequencies=frequencies,
-                period=period,
-                context_dim=context_dim,
-                owner="FlowBank",
-            )
+                K, dim, width, kind=kind, activation=activation, convex=convex, frequencies=frequencies, period=period,
+                context_dim=context_dim, owner="FlowBank",
+            )  # fmt: skip
         else:
+            fields = list(K) if isinstance(K, Iterable) else []
+            if not isinstance(K, Iterable) or any(isinstance(field, FlowBank) for field in fields):
+                raise TypeError(f"FlowBank: expected a number of fields or a list of modules, got {type(K).__name__}.")
             given = (dim, width, kind, control, activation, convex, frequencies, period, context_dim)
             if given != _DEFAULTS:
                 raise ValueError("FlowBank: a list of fields brings its own sizes; pass no other argument with it.")
-            self.stack = FieldStack(K)
+            self.stack = FieldStack(fields)
             self.K = len(self.stack.fields)
 
     @property
@@ -132,13 +130,14 @@ class FlowBank(nn.Module):
 
     def jet(self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> Jet:
         """Jets of all fields at once: a field axis follows the batch shape, `[*, K]` and `[*, K, D]`."""
-        self.check_latent(z)
+        self.check_latent(z, context)
         return self.stack.at(as_time("FlowBank", t, z), context).jet(z)
 
     def bind(self, weights: Weights) -> "BoundField":
         """The mixture with these weights as a field of `(t, z)`: it goes straight into `torchdiffeq.odeint`.
 
-        A schedule `[T, *, K]` is held constant over each frame: entry n acts from frame n to n + 1.
+        A schedule `[T, *, K]` is held constant over each frame: entry n acts from frame n to n + 1. For a gradient of
+        the weights tell `odeint_adjoint` of them: `adjoint_params=(*field.parameters(), weights)`.
         """
         return BoundField(self, self.select(weights) if isinstance(weights, int) else weights)
 
@@ -161,12 +160,13 @@ class FlowBank(nn.Module):
         into_second = second.jvp(t, z, first(t, z, context), context)
         return into_second - first.jvp(t, z, second(t, z, context), context)
 
-    def check_latent(self, z: Tensor) -> None:
-        """Take the latent size from the first `z`, then raise for any that does not fit."""
+    def check_latent(self, z: Tensor, context: Tensor | None = None) -> None:
+        """Take the latent size from the first `z`, then raise for any `z`, or context beside it, that does not fit."""
         if isinstance(self.stack, RidgeStack):
             if self.dim is None and isinstance(z, Tensor) and z.is_floating_point() and z.ndim:
                 self.stack.materialize(z.shape[-1])
             check_latent("FlowBank", z, self.dim, self.stack.bias)
+            check_context("FlowBank", context, self.stack.context_dim, z)
         elif not (isinstance(z, Tensor) and z.is_floating_point()):
             raise TypeError(f"FlowBank: expected a floating-point tensor z, got {getattr(z, 'dtype', type(z))}.")
 
@@ -174,7 +174,7 @@ class FlowBank(nn.Module):
         self, t: Time, z: Tensor, weights: "Weights | Selection", context: Tensor | None
     ) -> tuple[Snapshot, Tensor | None]:
         """Checked arguments as the fields at time `t` and their controls `[*, K, P]`, None for one field alone."""
-        self.check_latent(z)
+        self.check_latent(z, context)
         snapshot = self.stack.at(as_time("FlowBank", t, z), context)
         if isinstance(weights, int):
             weights = self.select(weights)
@@ -222,7 +222,11 @@ class BoundField(SnapshotField):
 
     def __init__(self, bank: FlowBank, weights: Tensor | Selection) -> None:
         super().__init__()
-        self.bank, self.weights = bank, weights
+        self.bank = bank
+        if isinstance(weights, Tensor) and not isinstance(weights, nn.Parameter):
+            self.register_buffer("weights", weights, persistent=False)  # it moves with the bank
+        else:
+            self.weights = weights
 
     def _at(self, t: Time, z: Tensor, context: Tensor | None) -> tuple[Snapshot, Tensor | None]:
         weights = self.weights

@@ -47,6 +47,11 @@ class FieldStack(nn.Module):
         if not self.fields:
             raise ValueError("FlowBank: expected at least one field, got an empty list.")
 
+    @property
+    def potentials(self) -> tuple[bool, ...]:
+        """Which fields have a potential."""
+        return tuple(field.has_potential for field in self.fields)  # type: ignore[misc]
+
     def at(self, t: Tensor, context: Tensor | None = None) -> "FieldSnapshot":
         """The fields at the times `t`."""
         return FieldSnapshot(tuple(self.fields), t, context)

@@ -44,7 +44,15 @@ class SnapshotField(FlowField):
         x: Float[Tensor, "*batch dim"],
         context: Float[Tensor, "*#batch context"] | None = None,
     ) -> Float[Tensor, "*batch dim"]:
-        """Jacobian at `z` applied to the vectors `x`; in closed form, by two products."""
+        """Jacobian at `z` applied to the vectors `x`; in closed form, by two products.
+
+        Raises:
+            ValueError: If `x` has another shape than `z`.
+        """
+        if x.shape != z.shape:
+            raise ValueError(
+                f"{type(self).__name__}: expected vectors x of shape {tuple(z.shape)}, as z, got {tuple(x.shape)}."
+            )
         snapshot, controls = self._at(t, z, context)
         return snapshot.jvp(z, x, controls)
 
@@ -99,6 +107,11 @@ class _RidgeField(SnapshotField):
     def dim(self) -> int:
         """Size of the latent vector."""
         return self.ridge.weight.shape[-1]
+
+    @property
+    def has_potential(self) -> bool:
+        """Whether it is a gradient, at least in part."""
+        return self.ridge.potentials[0]
 
     def extra_repr(self) -> str:
         """Sizes, as `print` shows them."""

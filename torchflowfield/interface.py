@@ -37,6 +37,11 @@ class FlowField(nn.Module):
     `z` is `[*, D]` with any batch shape, none included. `t` is a number, a scalar tensor or one time per sample.
     """
 
+    @property
+    def has_potential(self) -> bool:
+        """Whether it is a gradient, at least in part, as a field is whose class says what its jet is."""
+        return type(self).jet is not FlowField.jet
+
     @abstractmethod
     def forward(self, t: Time, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity `[*, D]` at time `t`, in latent units per frame."""

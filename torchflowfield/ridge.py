@@ -164,8 +164,8 @@ class RidgeSnapshot(NamedTuple):
         return Evaluation(
             velocity,
             self._mixed_laplacian(slope_rate, gradient, batch),
-            self._time_derivative(value, slope, batch).reshape(-1, *batch),
-            torch.linalg.vecdot(gradients, gradients, dim=1).reshape(-1, *batch),
+            self._time_derivative(value, slope, batch).reshape(len(gradients), *batch),
+            torch.linalg.vecdot(gradients, gradients, dim=1).reshape(len(gradients), *batch),
         )
 
     def gradient_norm2(self, z: Tensor) -> Tensor:

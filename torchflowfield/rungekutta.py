@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from torchflowfield.fields import Snapshot
 from torchflowfield.ridge import Evaluation
@@ -56,9 +57,8 @@ class GridStep(NamedTuple):
         traces: list[tuple[Tensor, float]] = []
         slope: Tensor | None = None
         for node, weight in zip(self.tableau.nodes, self.tableau.weights, strict=True):
-            offset = round(self.tableau.resolution * node)
-            fields = self.grid[self.point + (offset if self.size > 0 else -offset)]
-            y = z if slope is None else torch.add(z, slope, alpha=self.size * node)
+            fields = self._at(node)
+            y = z if slope is None else _add(z, slope, self.size * node)
             if first is not None and not node:
                 slope = first.velocity
                 traces.append((first.divergence, self.size * weight))
@@ -73,21 +73,66 @@ class GridStep(NamedTuple):
             return moved, self.grid[self.point].log_det(z, self.controls, self.size)
         return moved, _plus(None, traces) if self.density == "trace" else None
 
+    def jacobian(self, z: Tensor) -> Tensor:
+        r"""Jacobian of the step, `[*, D, D]`, in float32 at least.
+
+        Stage i starts at $y_i = z + h c_i k_{i-1}$, so that $\partial k_i / \partial z = J(y_i) (I + h c_i \, \partial
+        k_{i-1} / \partial z)$: the chain rule through the stages, with every $J$ in closed form.
+        """
+        nodes, dtype = self.tableau.nodes, torch.promote_types(z.dtype, torch.float32)
+        whole = torch.eye(z.shape[-1], dtype=dtype, device=z.device)
+        y, rate = z, None
+        for node, following, weight in zip(nodes, (*nodes[1:], None), self.tableau.weights, strict=True):
+            fields = self._at(node)
+            own = fields.jacobian(y, self.controls).to(dtype)
+            rate = own if rate is None else _add(own, own @ rate, self.size * node)
+            whole = _add(whole, rate, self.size * weight) if weight else whole
+            if following is not None:
+                y = _add(z, fields.velocity(y, self.controls), self.size * following)
+        return whole
+
     def invert(self, z: Tensor, guess: Tensor, iterations: int) -> tuple[Tensor, Tensor | None]:
         """The `x` that this step takes to `z`, by Newton's method from `guess`, and its log-determinant.
 
-        The Jacobian is that of the Euler step: exact for it, a good approximation for the other methods.
+        Where the step folds space, or the iterations do not suffice, it is the best `x` found.
         """
-        x = guess
-        fields = self.grid[self.point]
         bare = GridStep(self.tableau, self.grid, self.point, self.size, self.controls, density=None)
-        dtype = torch.promote_types(z.dtype, torch.float32)
-        identity = torch.eye(z.shape[-1], dtype=dtype, device=z.device)
-        for _ in range(iterations):
-            # At the solution the correction vanishes, and with it the gradient of the matrix.
-            jacobian = identity + self.size * fields.jacobian(x, self.controls).detach().to(dtype)
-            x = x + torch.linalg.solve(jacobian, (z - bare.advance(x)[0]).to(dtype)).to(z.dtype)
+        with torch.no_grad():
+            x = bare._search(z.detach(), guess.detach(), iterations).detach()
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            x = bare._attach(z, x)
         return x, None if self.density is None else self.advance(x)[1]
+
+    def _search(self, z: Tensor, guess: Tensor, iterations: int) -> Tensor:
+        """Damped Newton's method: a sample stays where it is and halves its step where its residual would grow."""
+        x, residual = guess, z - self.advance(guess)[0]
+        error = torch.linalg.vector_norm(residual, dim=-1, keepdim=True)
+        damping = torch.ones_like(error)
+        for _ in range(iterations):
+            trial = x + damping * _solve(self.jacobian(x), residual)
+            trial_residual = z - self.advance(trial)[0]
+            trial_error = torch.linalg.vector_norm(trial_residual, dim=-1, keepdim=True)
+            closer = trial_error < error
+            damping = torch.where(closer, 1.0, damping / 2)
+            x = torch.where(closer, trial, x)
+            residual = torch.where(closer, trial_residual, residual)
+            error = torch.where(closer, trial_error, error)
+        return x
+
+    def _attach(self, z: Tensor, x: Tensor) -> Tensor:
+        """The solution `x` with its derivatives by `z` and all parameters, the first two of which are exact."""
+        with torch.no_grad():
+            jacobian = self.jacobian(x).detach()
+        # Corrections of zero: by the implicit function theorem the first one carries the gradient of `x`, the second
+        # one, at an `x` that has a gradient, that of the gradient. At a singular point there is neither.
+        for _ in range(2):
+            residual = z - self.advance(x)[0]
+            x = x + _solve(jacobian, residual - residual.detach()).nan_to_num()
+        return x
+
+    def _at(self, node: float) -> Snapshot:
+        offset = round(self.tableau.resolution * node)
+        return self.grid[self.point + (offset if self.size > 0 else -offset)]
 
 
 class Frame(NamedTuple):
@@ -114,7 +159,7 @@ class Frame(NamedTuple):
     def advance(self, z: Tensor, record: bool, inverse: int) -> tuple[Tensor, Tensor | None, Evaluation | None]:
         """The next frame, the log-determinant on the way, and the evaluation at the start if `record`.
 
-        With `inverse > 0` each step is undone by that many iterations of Newton's method.
+        With `inverse > 0` each step is undone by that many iterations of Newton's method, from the step backwards.
         """
         first = self.grid[self.point].evaluate(z, self.controls) if record else None
         total: Tensor | None = None
@@ -136,12 +181,22 @@ class Frame(NamedTuple):
         return GridStep(self.tableau, self.grid, point, size, self.controls, density)
 
 
+def _solve(matrix: Tensor, x: Tensor) -> Tensor:
+    """`matrix` inverted times `x`, not finite where it is singular: an error would wait for a GPU."""
+    return torch.linalg.solve_ex(matrix, x.to(matrix.dtype))[0].to(x.dtype)
+
+
+def _add(x: Tensor, y: Tensor, factor: float) -> Tensor:
+    # Of a product with `alpha`, the compiler of PyTorch 2.13 makes an `addmm` without it: wrong numbers, and no error.
+    return x + factor * y if torch.compiler.is_compiling() else torch.add(x, y, alpha=factor)
+
+
 def _plus(start: Tensor | None, terms: list[tuple[Tensor, float]]) -> Tensor:
     """`start`, or zero if None, plus the sum of tensors times factors."""
     total = start
     for term, factor in terms:
         if factor and total is not None:
-            total = torch.add(total, term, alpha=factor)
+            total = _add(total, term, factor)
         elif factor:
             total = term if factor == 1 else factor * term
     return torch.zeros_like(terms[0][0]) if total is None else total

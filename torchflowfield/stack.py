@@ -1,6 +1,6 @@
 """The parameters of a stack of ridge fields."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ Kind = Literal["potential", "rotational", "helmholtz"]
 
 
 class RidgeStack(nn.Module):
-    r"""Parameters of $K$ stacked ridge fields; `at` evaluates everything that depends on time alone.
+    r"""Parameters of $K$ stacked ridge fields; `at` evaluates everything that does not depend on the latent vector.
 
     Args:
         fields: Number $K$ of fields.
@@ -90,6 +90,11 @@ class RidgeStack(nn.Module):
         """Size of the latent vector, None while it is not known."""
         return None if isinstance(self.weight, UninitializedParameter) else self.weight.shape[-1]
 
+    @property
+    def potentials(self) -> tuple[bool, ...]:
+        """Which fields have a potential."""
+        return (self.kind != "rotational",) * len(self.bias)
+
     def materialize(self, dim: int) -> None:
         """Create the parameters that depend on the latent size, once it is known."""
         if not isinstance(self.weight, UninitializedParameter):
@@ -97,7 +102,8 @@ class RidgeStack(nn.Module):
         if self.kind != "potential" and dim < 2:
             raise ValueError(f"{self.owner}: a rotation needs at least two axes, got dim={dim}.")
         fields, width = self.bias.shape
-        with torch.no_grad():
+        # Made under `inference_mode`, as by a validation before the training, it could not be trained.
+        with torch.inference_mode(False), torch.no_grad():
             for parameter, std in ((self.weight, dim**-0.5), (self.cross, 0.1 * (width * dim) ** -0.5)):
                 if isinstance(parameter, UninitializedParameter):
                     parameter.materialize((fields, width, dim), device=self.bias.device, dtype=self.bias.dtype)
@@ -113,24 +119,58 @@ class RidgeStack(nn.Module):
             self.materialize(stored.shape[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def at(self, t: Tensor, context: Tensor | None = None) -> RidgeSnapshot:
-        """The fields at the times `t [*]`; a context `[*, C]` gives each sample its own shift."""
+    def course(self, context: Tensor | None = None) -> "RidgeCourse":
+        """The fields over time; a context `[*, C]` gives each sample its own shift."""
         check_context(self.owner, context, self.context_dim)
-        shift, amplitude, shift_rate, amplitude_rate = self._timed(t)
-        return self._snapshot(self._with_context(shift, context), amplitude, shift_rate, amplitude_rate)
+        norm2 = self.weight.square().sum(-1)
+        rotation = of_context = None
+        if self.cross is not None:
+            unit = F.normalize(self.weight, dim=-1)
+            rotation = self.cross - (self.cross * unit).sum(-1, keepdim=True) * unit
+        if context is not None:
+            of_context = torch.einsum("...c,khc->...kh", context, self.context_weight)
+        still = RidgeSnapshot(self.activation, self.weight, norm2, rotation, self.bias, self.amplitude, None, None)
+        return RidgeCourse(still, of_context, self.time, self.bias_time, self.amplitude_time, self.convex)
+
+    def at(self, t: Tensor, context: Tensor | None = None) -> RidgeSnapshot:
+        """The fields at the times `t [*]`."""
+        return self.course(context).at(t)
 
     def on_grid(self, times: Tensor, context: Tensor | None, batch_ndim: int) -> RidgeSnapshot:
         """The fields at all points of a time grid `[N]`, to be picked from `RidgeSnapshot.unbind`."""
-        check_context(self.owner, context, self.context_dim)
-        shift, amplitude, shift_rate, amplitude_rate = self._timed(times)
-        if context is not None and self.time is not None:
-            shift = shift.view(-1, *[1] * batch_ndim, *self.bias.shape)
-        return self._snapshot(self._with_context(shift, context), amplitude, shift_rate, amplitude_rate)
+        return self.course(context).at(times, batch_ndim)
 
-    def _timed(self, t: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """$b$, $c$ and their rates: `[*, K, H]`, or `[K, H]` and None for autonomous fields."""
-        shift: Tensor = self.bias
-        amplitude: Tensor | None = self.amplitude
+
+class RidgeCourse(NamedTuple):
+    r"""$K$ stacked fields over time: what depends on neither time nor latent vector is computed already.
+
+    Attributes:
+        still: The fields without what time and context add to $b$ and $c$.
+        of_context: What the context adds to $b$, `[*, K, H]`.
+        time: Features of time, None for autonomous fields.
+        bias_time: Their weights in $b$, `[K, H, F]`.
+        amplitude_time: Their weights in $c$, `[K, H, F]`; None for fields without a gradient.
+        convex: Whether $c$ is kept positive.
+    """
+
+    still: RidgeSnapshot
+    of_context: Tensor | None
+    time: FourierTime | None
+    bias_time: Tensor | None
+    amplitude_time: Tensor | None
+    convex: bool
+
+    def select(self, field: int, part: int | None) -> "RidgeCourse":
+        """Field number `field` alone, whole or one of its parts."""
+        one = slice(field, field + 1)
+        of_context = None if self.of_context is None else self.of_context[..., one, :]
+        bias_time, amplitude_time = (None if x is None else x[one] for x in (self.bias_time, self.amplitude_time))
+        still = self.still.select(field, part)
+        return RidgeCourse(still, of_context, self.time, bias_time, amplitude_time, self.convex)
+
+    def at(self, t: Tensor, batch_ndim: int | None = None) -> RidgeSnapshot:
+        """The fields at the times `t [*]`; with `batch_ndim`, at the points of a grid `[N]` before the batch's axes."""
+        shift, amplitude = self.still.shift, self.still.amplitude
         shift_rate: Tensor | None = None
         amplitude_rate: Tensor | None = None
         if self.time is not None and self.bias_time is not None:
@@ -142,21 +182,12 @@ class RidgeStack(nn.Module):
             if amplitude_rate is not None:
                 amplitude_rate = torch.sigmoid(amplitude) * amplitude_rate
             amplitude = F.softplus(amplitude)
-        return shift, amplitude, shift_rate, amplitude_rate
-
-    def _with_context(self, shift: Tensor, context: Tensor | None) -> Tensor:
-        return shift if context is None else shift + torch.einsum("...c,khc->...kh", context, self.context_weight)
-
-    def _snapshot(
-        self, shift: Tensor, amplitude: Tensor | None, shift_rate: Tensor | None, amplitude_rate: Tensor | None
-    ) -> RidgeSnapshot:
-        norm2 = self.weight.square().sum(-1)
-        rotation = None
-        if self.cross is not None:
-            unit = F.normalize(self.weight, dim=-1)
-            rotation = self.cross - (self.cross * unit).sum(-1, keepdim=True) * unit
-        return RidgeSnapshot(
-            self.activation, self.weight, norm2, rotation, shift, amplitude, shift_rate, amplitude_rate
+        if self.of_context is not None:
+            if batch_ndim is not None and self.time is not None:
+                shift = shift.view(-1, *[1] * batch_ndim, *shift.shape[-2:])
+            shift = shift + self.of_context
+        return self.still.replaced(
+            shift=shift, amplitude=amplitude, shift_rate=shift_rate, amplitude_rate=amplitude_rate
         )
 
 

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from torchflowfield._checks import as_time, check_choice
-from torchflowfield.adaptive import ADAPTIVE_METHODS, integrate
-from torchflowfield.bank import BoundField, FlowBank, Selection, Weights
+from torchflowfield._checks import as_time, check_choice, check_length
+from torchflowfield.adaptive import ADAPTIVE_METHODS, AdaptiveSolver
+from torchflowfield.bank import FlowBank, Selection, Weights
 from torchflowfield.compiled import CompiledRollout
 from torchflowfield.path import FlowPath
 from torchflowfield.ridge import Evaluation
@@ -42,7 +42,8 @@ class ODEStepper(nn.Module):
         atol: Absolute tolerance of the adaptive methods.
 
     Raises:
-        ValueError: For an unknown method or density, fewer than one substep, or `exact` with another method.
+        ValueError: For an unknown method or density, fewer than one substep, or an option of another method.
+        TypeError: For a `bank` that is none.
 
     Reference:
         Song et al., Flow Factorized Representation Learning, NeurIPS 2023 (the Euler map); Chen et al., Neural
@@ -69,6 +70,8 @@ class ODEStepper(nn.Module):
         atol: float = 1e-6,
     ) -> None:
         super().__init__()
+        if not isinstance(bank, FlowBank):
+            raise TypeError(f"ODEStepper: expected a FlowBank, got {type(bank).__name__}. Wrap it: FlowBank([field]).")
         check_choice("ODEStepper", "method", method, (*TABLEAUS, *ADAPTIVE_METHODS))
         check_choice("ODEStepper", "density", density, ("trace", "exact", None))
         if substeps < 1 or inverse_iterations < 0:
@@ -79,8 +82,10 @@ class ODEStepper(nn.Module):
             raise ValueError(
                 f"ODEStepper: density='exact' is that of the Euler map; use density='trace' with {method!r}."
             )
-        if method in ADAPTIVE_METHODS and (compile is not False or substeps > 1):
-            raise ValueError(f"ODEStepper: compile and substeps are for {', '.join(TABLEAUS)}, got method={method!r}.")
+        if method in ADAPTIVE_METHODS and (compile is not False or substeps > 1 or checkpoint):
+            raise ValueError(f"ODEStepper: compile, substeps, checkpoint need {', '.join(TABLEAUS)}, got {method!r}.")
+        if adjoint and method not in ADAPTIVE_METHODS:
+            raise ValueError(f"ODEStepper: adjoint is for {', '.join(ADAPTIVE_METHODS)}, got method={method!r}.")
         self.bank, self.method, self.substeps, self.density = bank, method, substeps, density
         self.compile_rollout, self.checkpoint, self.inverse_iterations = compile, checkpoint, inverse_iterations
         self.adjoint, self.rtol, self.atol = adjoint, rtol, atol
@@ -120,11 +125,8 @@ class ODEStepper(nn.Module):
             ValueError: For a negative number of steps, or any z, weights or context that does not fit the bank.
             TypeError: For a `z0` that is not floating-point, or integer weights other than one int.
         """
-        if isinstance(steps, bool) or not isinstance(steps, int):
-            raise TypeError(f"ODEStepper: expected steps to be an int, got {steps!r}.")
-        if steps < 0:
-            raise ValueError(f"ODEStepper: expected steps ≥ 0, got {steps}. To go backwards pass reverse=True.")
-        self.bank.check_latent(z0)
+        check_length("ODEStepper", steps)
+        self.bank.check_latent(z0, context)
         selection = self.bank.select(weights) if isinstance(weights, int) else None
         if isinstance(weights, int):
             given = torch.zeros(self.bank.num_controls, dtype=z0.dtype, device=z0.device)
@@ -139,6 +141,8 @@ class ODEStepper(nn.Module):
         at_zero = isinstance(start, (int, float)) and start == 0 and steps > 0 and not reverse
         options = (context, selection, reverse, record, at_zero)
         start_time = as_time("ODEStepper", start, z0)
+        if start_time.ndim:
+            raise ValueError(f"ODEStepper: expected one start for the whole batch, got {tuple(start_time.shape)}.")
         if self.compile_rollout is False or torch.compiler.is_compiling():
             return self._rollout(z0, given, controls, start_time, *options)
         if self._compiled is None:
@@ -176,14 +180,14 @@ class ODEStepper(nn.Module):
             # In memory as `[T, K, P, *]`, as the ridge algebra and the losses read them, along the samples.
             controls = controls.contiguous()
         mixtures = controls.movedim((1, 2), (-2, -1)).unbind(0) if selection is None else [None] * steps
-        log_det = z.new_zeros(z.shape[:-1])
-        frames, log_dets = [z], [log_det]
+        frames, log_dets = [z], [z.new_zeros(z.shape[:-1])]
         records: list[Evaluation] = []
+        solver = self._solver(selection, context) if adaptive else None
         for n in reversed(range(steps)) if reverse else range(steps):
             index, sign = (points * (n + 1), -1) if reverse else (points * n, 1)
-            if adaptive:
+            if solver is not None:
                 first = instants[index].evaluate(z, mixtures[n]) if record else None
-                z, change = self._integrate(z, times[index], times[index + sign], selection or weights[n], context)
+                z, change = solver.advance(z, (times[index], times[index + sign]), mixtures[n])
             else:
                 frame = Frame(tableau, instants, index, sign, substeps, mixtures[n], self.density)
                 inverse = self.inverse_iterations if reverse else 0
@@ -193,15 +197,16 @@ class ODEStepper(nn.Module):
                     z, change, first = frame.advance(z, record, inverse)
             if first is not None:
                 records.append(first)
-            if change is not None:
-                log_det = log_det + change
             frames.append(z)
-            log_dets.append(log_det)
+            log_dets.append(log_dets[-1] if change is None else log_dets[-1] + change)
 
         recorded: dict[str, Tensor] = {}
         if record:
             # Ones and zeros, as compiled code is slow at reading booleans.
             active = (controls.flip(0) if reverse else controls)[:, :, 0].detach().sign().abs()
+            if not all(self.bank.stack.potentials):
+                known = zip(active.unbind(1), self.bank.stack.potentials, strict=True)
+                active = torch.stack([x * has for x, has in known], 1)
             if selection is not None:
                 active = active[:, selection.field : selection.field + 1]
             recorded = {
@@ -227,19 +232,14 @@ class ODEStepper(nn.Module):
         origin = self.bank.stack.at(torch.zeros_like(start), context)
         return (origin if selection is None else origin.select(*selection)).gradient_norm2(z)
 
-    def _integrate(
-        self, z: Tensor, begin: Tensor, end: Tensor, weights: Tensor | Selection, context: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        inputs = [x for x in (weights, context) if isinstance(x, Tensor)]
-        return integrate(
-            BoundField(self.bank, weights),
-            z,
-            (begin, end),
+    def _solver(self, selection: Selection | None, context: Tensor | None) -> AdaptiveSolver:
+        return AdaptiveSolver(
+            self.bank.stack,
+            selection,
+            context,
             method=self.method,
             density=self.density is not None,
-            context=context,
-            inputs=tuple(inputs),
-            adjoint=self.adjoint,
+            adjoint=self.adjoint and torch.is_grad_enabled(),
             rtol=self.rtol,
             atol=self.atol,
         )

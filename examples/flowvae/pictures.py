@@ -38,9 +38,19 @@ def draw_flows(
 
     Returns:
         The files, in the order of the story that they tell.
+
+    Raises:
+        ValueError: If the model was trained on frames of another size, or has not one flow for each name.
     """
-    model.eval()
     names = names or [f"flow{k}" for k in range(model.flows.K)]
+    expected, got = (len(names), split.test.shape[-1]), (model.flows.K, model.hparams.image_size)
+    if got != expected:
+        flows = "{0} flows of frames of {1}×{1} pixels"
+        raise ValueError(
+            f"draw_flows: expected {flows.format(*expected)} for {split.name}, got {flows.format(*got)}. Take a model "
+            f"trained with --data flowvae.data.sequences.DigitsData; reproduce.py latent_evolution draws others."
+        )
+    model.eval()
     true = [_true_frames(split, factor, steps, samples).to(model.device) for factor in range(len(FACTORS))]
     files: list[Path] = []
 

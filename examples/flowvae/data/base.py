@@ -14,6 +14,7 @@ from torchflowfield import SpikeSlabPrior
 from .files import Source, check_stand_in
 
 Part = Literal["train", "val", "test"]
+_EVALUATED = 128
 
 
 class Batch(TypedDict):
@@ -78,10 +79,10 @@ class SequenceData(LightningDataModule, ABC):
     Args:
         root: Where the official files are; without one, a stand-in that is made when it is first needed.
         steps: Frames after the first.
-        batch_size: Sequences per batch.
+        batch_size: Training sequences per batch; validation and test take 128 at a time.
         epoch: Training sequences per epoch; every epoch has new ones.
         workers: Loader processes.
-        seed: Seed of the training sequences. Validation and test sequences are always the same.
+        seed: Seed of the training sequences. Validation and test sequences are the same for every seed and batch size.
     """
 
     factors: tuple[str, ...] = ()
@@ -158,7 +159,9 @@ class SequenceData(LightningDataModule, ABC):
     def _loader(self, part: Part, *, seed: int, factor: int | None = None) -> DataLoader:
         self.setup()
         data = self.sequences(part, seed=seed, factor=factor)
-        return DataLoader(data, self.batch_size, num_workers=self.workers, collate_fn=_as_is)
+        # A batch is drawn as a whole: all models see the same test sequences only in batches of the same size.
+        size = self.batch_size if part == "train" else _EVALUATED
+        return DataLoader(data, size, num_workers=self.workers, collate_fn=_as_is)
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -10,19 +10,18 @@ from .files import DataError, Source, is_stand_in, require
 from .frames import Crop
 from .video import Segment, VideoData
 
-SOURCE = Source(
-    "CalMS21", "licence stated there", "https://doi.org/10.22002/D1.1991 (data.caltech.edu)", stand_in="calms21"
-)
+SOURCE = Source("CalMS21", "CC BY-NC-SA", "https://doi.org/10.22002/D1.1991 (data.caltech.edu)", stand_in="calms21")
 OFFICIAL = {"train": 70, "test": 19}
 _NAME = re.compile(r"mouse\d{3}_task1_annotator1\.mp4")
 
 
 class CalMS21Data(VideoData):
-    """Snippets of CalMS21: a resident mouse and an intruder in a cage from above (Sun et al., 2021).
+    """Snippets of CalMS21: a resident mouse and an intruder in a cage from above (Sun et al., 2021; CC BY-NC-SA).
 
     `root` holds `task1_videos_mp4/{train,test}/mouseNNN_task1_annotator1.mp4`: 70 and 19 videos at 30 frames a second,
-    from https://doi.org/10.22002/D1.1991, which states the licence. No checksum of single files is published. Test
-    videos are the official ones; the last tenth of the training videos is for validation.
+    from https://doi.org/10.22002/D1.1991. The licence is as stated in https://openreview.net/forum?id=NevK78-K4bZ; no
+    checksum of single files is published. Test videos are the official ones; the last tenth of the training videos is
+    for validation.
 
     Args:
         root: Folder with the official files; without one, a simulated stand-in that is made when it is first needed.

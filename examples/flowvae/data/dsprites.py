@@ -1,7 +1,8 @@
 """dSprites' npz file."""
 
-import os
+import math
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .files import DataError, Source, reading, require
-from .frames import FRAMES
+from .frames import FRAMES, pack
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
 
@@ -18,7 +19,7 @@ SOURCE = Source("dSprites", "Apache-2.0", "https://github.com/google-deepmind/ds
 FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 NAMES = ("color", "shape", "scale", "orientation", "pos_x", "pos_y")
 OFFICIAL = (1, 3, 6, 40, 32, 32)
-_IN_MEMORY = 256 << 20
+_IN_MEMORY, _BLOCK = 256 << 20, 1 << 12
 
 
 class DSpritesImages(GridImages):
@@ -46,14 +47,16 @@ class DSpritesImages(GridImages):
                 )
             self.sizes = grid_sizes(content["latents_classes"], NAMES, path)
             shape = self._check_shape(archive)
-            self._images = content["imgs"] if np.prod(shape) <= _IN_MEMORY else self._unpacked(archive, shape)
         self.image_size = shape[1]
-        # The official images are 0 and 1, the stand-in's have grey edges from 0 to 255.
-        self._white = 255 if int(self._images[: 1 << 12].max()) <= 1 else 1
+        if np.prod(shape) <= _IN_MEMORY:
+            self._images = np.stack(list(self._unpacked()))
+        else:
+            stat = path.stat()
+            recipe = {"file": str(path.resolve()), "state": [stat.st_size, stat.st_mtime_ns], "version": 1}
+            self._kept = pack(FRAMES, recipe, {"images.npy": self._unpacked}, "unpacking dSprites")[0]
 
     def _read(self, index: np.ndarray) -> np.ndarray:
-        """Images of the given numbers, as bytes `[N, H, W, 1]`."""
-        return self._images[index][..., None] * np.uint8(self._white)
+        return self._images[index]
 
     def _check_shape(self, archive: zipfile.ZipFile) -> tuple[int, ...]:
         with archive.open("imgs.npy") as member:
@@ -65,24 +68,24 @@ class DSpritesImages(GridImages):
             )
         return shape
 
-    def _unpacked(self, archive: zipfile.ZipFile, shape: tuple[int, ...]) -> np.ndarray:
-        stat = self.path.stat()
-        target = FRAMES / f"dsprites-{stat.st_size}-{stat.st_mtime_ns}.npy"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = target.with_suffix(f".{os.getpid()}.npy")
-            images = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
-            with archive.open("imgs.npy") as member:
-                _header(member)
-                for first in range(0, shape[0], 4096):
-                    block = images[first : first + 4096]
-                    block[:] = np.frombuffer(member.read(block.size), np.uint8).reshape(block.shape)
-                # The archive's own checksum is compared when the end is reached.
-                if member.read():
-                    raise DataError(f"{self.path}: expected {shape[0]} images, got more. {SOURCE.remedy()}")
-            images.flush()
-            unfinished.replace(target)
-        return np.load(target, mmap_mode="r")
+    def _unpacked(self) -> Iterator[np.ndarray]:
+        """All images, as bytes `[H, W, 1]`."""
+        with (
+            reading(self.path, "a whole npz file", SOURCE),
+            zipfile.ZipFile(self.path) as archive,
+            archive.open("imgs.npy") as member,
+        ):
+            (count, *size), _ = _header(member)
+            white = 0
+            for first in range(0, count, _BLOCK):
+                shape = (min(_BLOCK, count - first), *size, 1)
+                block = np.frombuffer(member.read(math.prod(shape)), np.uint8).reshape(shape)
+                # The official images are 0 and 1, the stand-in's have grey edges from 0 to 255.
+                white = white or (255 if block.max() <= 1 else 1)
+                yield from block * np.uint8(white)
+            # The archive's own checksum is compared when the end is reached.
+            if member.read():
+                raise DataError(f"{self.path}: expected {count} images, got more. {SOURCE.remedy()}")
 
 
 def _header(member) -> tuple[tuple[int, ...], np.dtype]:

@@ -1,6 +1,8 @@
 """Falcor3D and Isaac3D: folders of numbered PNG files with an array of labels."""
 
-from collections.abc import Iterator
+import io
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,17 +11,20 @@ from PIL import Image
 
 from .cache import Cache
 from .files import DataError, Source, reading, require
-from .frames import FRAMES
+from .frames import FRAMES, open_image
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
 
-_START, _END = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", b"IEND\xaeB`\x82"
-# So many files are looked into every time, more of them once.
-_SOON_DONE = 50_000
+_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+# A note is made when so many files have been read, so that a check that was stopped goes on from there.
+_NOTED = 4096
 
 
 class FolderImages(GridImages):
     """Images `NNNNNN.png` of a folder, in the order of the rows of the labels.
+
+    Every file is read whole before training starts, with the checksums that it brings: few images are decoded, many
+    are looked into, once.
 
     Args:
         folder: Folder with the images.
@@ -41,16 +46,16 @@ class FolderImages(GridImages):
         self.paths = self._named(count)
         stat = [labels.stat().st_size, labels.stat().st_mtime_ns, folder.stat().st_mtime_ns]
         recipe = {"folder": str(folder.resolve()), "state": stat}
-        native = self._size_of(self.paths[0])
-        if native[0] != native[1]:
-            raise DataError(f"{folder}: expected square images, got {native[0]}×{native[1]} pixels.")
-        self.image_size = native[0]
-        if count <= _SOON_DONE:
-            self._check_files()
-        else:
+        with open_image(self.paths[0]) as image:
+            self._pixels = image.size
+        if self._pixels[0] != self._pixels[1]:
+            raise DataError(f"{folder}: expected square images, got {self._pixels[0]}×{self._pixels[1]} pixels.")
+        self.image_size = self._pixels[0]
+        self.keep(self._decoded, recipe, f"reading {source.title}", size or self.image_size)
+        if self._kept is None:
+            notes = {f"whole-{first:06}.txt": self._checker(first) for first in range(0, count, _NOTED)}
             checked = Cache(FRAMES / Cache(FRAMES, recipe).fingerprint, recipe)
-            checked.ensure_all({"checked.txt": self._check_files}, f"looking into {count:,} files")
-        self.keep(self._decoded, recipe, f"reading {source.title}", size or native[0])
+            checked.ensure_all(notes, f"looking into {count:,} files", jobs=4)
 
     def _read(self, index: np.ndarray) -> np.ndarray:
         return np.stack([self._decode(self.paths[number], self.image_size) for number in index])
@@ -59,7 +64,7 @@ class FolderImages(GridImages):
         return (self._decode(path, size) for path in self.paths)
 
     def _decode(self, path: Path, size: int) -> np.ndarray:
-        with reading(path, "a whole PNG file", self.source), Image.open(path) as image:
+        with reading(path, "a whole PNG file", self.source), Image.open(io.BytesIO(self._whole(path))) as image:
             image = image.convert("RGB")
         return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BOX))
 
@@ -74,25 +79,38 @@ class FolderImages(GridImages):
             )
         return paths
 
-    def _check_files(self, note: Path | None = None) -> None:
-        """Look into every file, and write a note when it is done."""
-        for path in self.paths:
-            if (size := self._size_of(path)) != (self.image_size, self.image_size):
-                raise DataError(
-                    f"{path}: expected {self.image_size}×{self.image_size} pixels, as in {self.paths[0].name}, got "
-                    f"{size[0]}×{size[1]}. {self.source.remedy()}"
-                )
-        if note is not None:
-            note.write_text(f"{len(self.paths)} whole files of {self.image_size} pixels\n")
+    def _checker(self, first: int) -> Callable[[Path], None]:
+        def check(note: Path) -> None:
+            paths = self.paths[first : first + _NOTED]
+            for path in paths:
+                self._whole(path)
+            note.write_text(f"{len(paths)} whole files of {self._pixels[0]} pixels\n")
 
-    def _size_of(self, path: Path) -> tuple[int, int]:
-        """Width and height, for a file that begins and ends as a PNG file does."""
-        with path.open("rb") as stream:
-            start = stream.read(24)
-            stream.seek(max(0, stream.seek(0, 2) - 8))
-            if not start.startswith(_START) or stream.read() != _END:
-                raise DataError(f"{path}: expected a whole PNG file, got a damaged one. {self.source.remedy()}")
-        return int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:24], "big")
+        return check
+
+    def _whole(self, path: Path) -> bytes:
+        """Content of a file that is whole and of the size of the first."""
+        content = path.read_bytes()
+        if not _is_whole_png(content):
+            raise DataError(f"{path}: expected a whole PNG file, got a damaged one. {self.source.remedy()}")
+        size = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+        if size != self._pixels:
+            raise DataError(
+                f"{path}: expected {self._pixels[0]}×{self._pixels[1]} pixels, as in {self.paths[0].name}, got "
+                f"{size[0]}×{size[1]}. {self.source.remedy()}"
+            )
+        return content
+
+
+def _is_whole_png(content: bytes) -> bool:
+    """Whether a file's chunks have the checksums that they state, and it ends with the last of them."""
+    kind, start = b"", 8
+    while content.startswith(_START) and start < len(content):
+        kind, stop = content[start + 4 : start + 8], start + 8 + int.from_bytes(content[start : start + 4], "big")
+        if zlib.crc32(content[start + 4 : stop]) != int.from_bytes(content[stop : stop + 4], "big"):
+            return False
+        start = stop + 4
+    return kind == b"IEND" and start == len(content)
 
 
 def _load_labels(path: Path, source: Source) -> np.ndarray:

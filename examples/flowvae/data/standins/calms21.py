@@ -27,7 +27,7 @@ def make_calms21(folder: Path, parts: dict[str, int] | None = None, frames: int 
         frames: Frames of every video.
     """
     parts = PARTS if parts is None else parts
-    cache = Cache(folder, {"stand_in": "calms21", "frames": frames, "parts": parts, "version": 1})
+    cache = Cache(folder, {"stand_in": "calms21", "frames": frames, "parts": parts, "version": 2})
     names = {part: [f"mouse{k + 1:03}_task1_annotator1" for k in range(count)] for part, count in parts.items()}
     videos = {
         f"task1_videos_mp4/{part}/{name}.mp4": _video_maker(part, name, frames)

@@ -21,8 +21,11 @@ def draw_frames(track: Track) -> Iterator[np.ndarray]:
         frame = floor.copy()
         for mouse in range(2):
             _draw_shadow(frame, position[mouse], heading[mouse])
+        # Tails lie on the floor, below both bodies.
         for mouse, tones in enumerate(_TONES.values()):
-            _draw_mouse(frame, position[mouse], heading[mouse], tail[mouse], tones)
+            _draw_tail(frame, position[mouse], tail[mouse], tones)
+        for mouse, tones in enumerate(_TONES.values()):
+            _draw_body(frame, position[mouse], heading[mouse], tones)
         yield np.rint(frame.clip(0, 255)).astype(np.uint8)
 
 
@@ -78,9 +81,7 @@ def _draw_shadow(frame: np.ndarray, position: np.ndarray, heading: np.ndarray) -
     frame[part] *= 1 - 0.4 / (1 + np.exp(-(_depth(x - 3, y - 4, heading, _DISCS) + 0.5) / 1.4))
 
 
-def _draw_mouse(
-    frame: np.ndarray, position: np.ndarray, heading: np.ndarray, tail: np.ndarray, tones: tuple[int, int]
-) -> None:
+def _draw_tail(frame: np.ndarray, position: np.ndarray, tail: np.ndarray, tones: tuple[int, int]) -> None:
     part, x, y = _patch(position)
     view = frame[part]
     dark, light = tones
@@ -92,6 +93,12 @@ def _draw_mouse(
         thickness = 1.3 - 0.6 * (k + along) / len(joints)
         nearest = np.minimum(nearest, np.hypot(x - start[0] - along * dx, y - start[1] - along * dy) - thickness)
     _blend(view, np.clip(0.5 - nearest, 0, 1), dark + 0.5 * (light - dark))
+
+
+def _draw_body(frame: np.ndarray, position: np.ndarray, heading: np.ndarray, tones: tuple[int, int]) -> None:
+    part, x, y = _patch(position)
+    view = frame[part]
+    dark, light = tones
     for ear in _EARS:
         u, v = _place(ear, heading)
         _blend(view, np.clip(0.5 + ear[2] - np.hypot(x - u, y - v), 0, 1), dark + 0.35 * (light - dark))
