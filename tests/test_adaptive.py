@@ -1,12 +1,35 @@
+import weakref
+
 import pytest
 import torch
 import torchdiffeq
-from reference import LinearField, close, randomize
+from reference import LinearField, close, randomize, small_bank
+from test_performance import CountProducts
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchflowfield import AutogradPotential, FlowBank, ODEStepper
-from torchflowfield.adaptive import ADAPTIVE_METHODS
+from torchflowfield.adaptive import ADAPTIVE_METHODS, AugmentedDynamics
 
 TIGHT = {"rtol": 1e-7, "atol": 1e-8}
+FORMS = {"int": None, "K": (), "BK": (5,), "TBK": (3, 5)}
+
+
+def weights_of(form):
+    """Weights of two fields, five samples and three steps."""
+    return 1 if form == "int" else 0.5 * torch.randn(*FORMS[form], 2)
+
+
+@pytest.fixture
+def evaluations(monkeypatch):
+    """Times at which the dynamics were evaluated."""
+    times, call = [], AugmentedDynamics.__call__
+
+    def count(self, t, state):
+        times.append(t.item())
+        return call(self, t, state)
+
+    monkeypatch.setattr(AugmentedDynamics, "__call__", count)
+    return times
 
 
 @pytest.mark.parametrize("kind", ["potential", "rotational", "helmholtz"])
@@ -22,6 +45,102 @@ def test_dopri5_agrees_with_many_small_steps(kind, reverse):
         close(getattr(adaptive, name), getattr(fixed, name))
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    "options", [{"context_dim": 2}, {"frequencies": 0}, {"kind": "potential", "activation": "cos"}]
+)
+def test_a_path_is_what_torchdiffeq_makes_of_the_bound_bank(form, reverse, options):
+    bank, z, weights = small_bank(**options), torch.randn(5, 3), weights_of(form)
+    context = torch.randn(5, 2) if "context_dim" in options else None
+    path = ODEStepper(bank, "dopri5", **TIGHT)(z, weights, steps=3, context=context, reverse=reverse, start=0.5)
+    extra = () if context is None else (context,)
+    state = (z, z.new_zeros(5))
+    for n in range(3):
+        acting = 2 - n if reverse else n
+        field = bank.bind(weights[acting] if form == "TBK" else weights)
+        span = torch.tensor([acting + 1.5, acting + 0.5] if reverse else [acting + 0.5, acting + 1.5])
+        solution = torchdiffeq.odeint(
+            lambda t, y, f=field: (f(t, y[0], *extra), f.divergence(t, y[0], *extra)),
+            state,
+            span,
+            rtol=1e-10,
+            atol=1e-11,
+        )
+        state = tuple(x[-1] for x in solution)
+        close(path.t[n + 1], span[1])
+        close(path.z[n + 1], state[0], rtol=1e-6, atol=1e-6)
+        close(path.log_det[n + 1], state[1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("density", ["trace", None])
+@pytest.mark.parametrize("form", FORMS)
+def test_an_evaluation_is_two_products_with_its_divergence_or_without(form, density, evaluations):
+    bank, z = FlowBank(2, 3, width=4), torch.randn(5, 3)
+    with CountProducts(5) as counted:
+        ODEStepper(bank, "dopri5", density=density)(z, weights_of(form), steps=3, record=False)
+    assert counted.count == 2 * len(evaluations) > 0
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("schedule", [False, True])
+def test_a_frame_begins_with_the_step_size_of_the_one_before(schedule, reverse, adjoint, evaluations):
+    bank, z = FlowBank(2, 3, width=4), torch.randn(5, 3)
+    g, counts = torch.rand(6, 5, 2), []
+    for steps in (5, 6):
+        path = ODEStepper(bank, "dopri5", adjoint=adjoint)(
+            z, g[:steps] if schedule else g[0], steps=steps, reverse=reverse, record=False
+        )
+        forwards = len(evaluations)
+        (1e-3 * path.z.square().mean()).backward()
+        counts.append((forwards, len(evaluations) - forwards))
+        evaluations.clear()
+    # One step of dopri5, or two: six evaluations each, after the one at its start. Seeking a first step would be one
+    # more evaluation, and steps that are too short.
+    more, more_backwards = (counts[1][i] - counts[0][i] for i in (0, 1))
+    assert more == 7
+    assert more_backwards in ((7, 13) if adjoint else (0,))
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_what_does_not_depend_on_time_is_computed_once_a_path(adjoint):
+    class CountNorms(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += "vector_norm" in str(function)
+            return function(*args, **(kwargs or {}))
+
+    stepper, z, counts = ODEStepper(FlowBank(2, 3, width=4), "dopri5", adjoint=adjoint), torch.randn(5, 3), []
+    for steps in (1, 5):
+        # With gradients the adjoint computes it each time, and keeps nothing.
+        with CountNorms() as counted, torch.set_grad_enabled(not adjoint):
+            stepper(z, torch.rand(steps, 5, 2), steps=steps, record=False)
+        counts.append(counted.count)
+    assert counts[0] == counts[1] > 0
+
+
+def test_the_adjoint_keeps_nothing_but_the_frames():
+    class Saved:
+        def __init__(self, x):
+            self.x = x
+
+    def pack(x):
+        alive.add(saved := Saved(x))
+        return saved
+
+    bank, z, alive = FlowBank(2, 16, width=64), torch.randn(5, 16), weakref.WeakSet()
+    stepper, own = ODEStepper(bank, "dopri5", adjoint=True), {p.data_ptr() for p in bank.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.x):
+        path = stepper(z, torch.rand(5, 2), steps=4, record=False)
+    kept = {s.x.untyped_storage().data_ptr(): s.x.untyped_storage().nbytes() for s in alive}
+    # Each of the four steps keeps its two ends and their times; the hooks themselves keep the norm of each unit.
+    allowed = 4 * 2 * (5 * (16 + 1) + 1) + 2 * 64
+    assert path.z.requires_grad
+    assert 0 < sum(size for where, size in kept.items() if where not in own) <= allowed * z.itemsize
+
+
 @pytest.mark.parametrize("method", ADAPTIVE_METHODS)
 def test_every_adaptive_method_finds_the_matrix_exponential(method):
     matrix, z = 0.5 * torch.randn(3, 3), torch.randn(5, 3)
@@ -33,20 +152,25 @@ def test_every_adaptive_method_finds_the_matrix_exponential(method):
     close(path.log_det[-1], (2 * matrix.trace()).expand(5), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("schedule", [False, True])
-def test_the_adjoint_gives_the_direct_gradients(schedule):
-    bank = randomize(FlowBank(2, 3, width=4, context_dim=2), 0.5)
+def test_gradients_by_autograd_and_by_the_adjoint_are_those_of_many_small_steps(schedule, reverse):
+    bank = small_bank(context_dim=2)
     z, context = torch.randn(5, 3, requires_grad=True), torch.randn(5, 2, requires_grad=True)
-    g = torch.randn(*((2, 5) if schedule else ()), 2, requires_grad=True)
+    g = torch.randn(*((3, 5) if schedule else ()), 2, requires_grad=True)
     inputs = (z, g, context, *bank.parameters())
+    steppers = [
+        ODEStepper(bank, "rk4", substeps=16, inverse_iterations=0),
+        *(ODEStepper(bank, "dopri5", adjoint=adjoint, **TIGHT) for adjoint in (False, True)),
+    ]
     gradients = []
-    for adjoint in (False, True):
-        stepper = ODEStepper(bank, "dopri5", adjoint=adjoint, **TIGHT)
-        path = stepper(z, g, steps=2, context=context, record=False)
+    for stepper in steppers:
+        path = stepper(z, g, steps=3, context=context, record=False, start=0.3, reverse=reverse)
         gradients.append(torch.autograd.grad(path.z[1:].square().sum() + path.log_det[-1].sin().sum(), inputs))
-    for direct, adjoint in zip(*gradients, strict=True):
-        assert direct.abs().max() > 0
-        close(adjoint, direct, rtol=1e-4, atol=1e-4)
+    for fixed, direct, adjoint in zip(*gradients, strict=True):
+        assert fixed.abs().max() > 0
+        close(direct, fixed, rtol=1e-4, atol=1e-4)
+        close(adjoint, fixed, rtol=1e-4, atol=1e-4)
 
 
 def test_the_adjoint_works_for_one_field_and_without_density():

@@ -333,7 +333,9 @@ def test_under_autocast_a_disabled_spike_stays_off():
     assert not draw.spikes[..., 0].any()
 
 
-@pytest.mark.parametrize("prior", [torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.6, 0.1]), torch.tensor([0.0, 0.5, 0.5])])
+@pytest.mark.parametrize(
+    "prior", [torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.6, 0.1]), torch.tensor([0.0, 0.5, 0.5])]
+)
 def test_a_prior_that_is_no_distribution_is_refused(prior):
     selector = FlowSelector(4, 3)
     with pytest.raises(ValueError, match="sum to one"):

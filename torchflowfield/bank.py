@@ -89,8 +89,8 @@ class FlowBank(nn.Module):
                 context_dim=context_dim, owner="FlowBank",
             )  # fmt: skip
         else:
-            fields = list(K) if isinstance(K, Iterable) else []
-            if not isinstance(K, Iterable) or any(isinstance(field, FlowBank) for field in fields):
+            fields = list(K) if isinstance(K, Iterable) else [self]
+            if any(isinstance(field, FlowBank) for field in fields):
                 raise TypeError(f"FlowBank: expected a number of fields or a list of modules, got {type(K).__name__}.")
             given = (dim, width, kind, control, activation, convex, frequencies, period, context_dim)
             if given != _DEFAULTS:
@@ -223,8 +223,9 @@ class BoundField(SnapshotField):
     def __init__(self, bank: FlowBank, weights: Tensor | Selection) -> None:
         super().__init__()
         self.bank = bank
+        self.weights: Tensor | Selection
         if isinstance(weights, Tensor) and not isinstance(weights, nn.Parameter):
-            self.register_buffer("weights", weights, persistent=False)  # it moves with the bank
+            self.register_buffer("weights", weights, persistent=False)  # they move with the bank
         else:
             self.weights = weights
 
