@@ -223,11 +223,10 @@ class BoundField(SnapshotField):
     def __init__(self, bank: FlowBank, weights: Tensor | Selection) -> None:
         super().__init__()
         self.bank = bank
-        self.weights: Tensor | Selection
         if isinstance(weights, Tensor) and not isinstance(weights, nn.Parameter):
             self.register_buffer("weights", weights, persistent=False)  # they move with the bank
         else:
-            self.weights = weights
+            self.weights: Tensor | Selection = weights
 
     def _at(self, t: Time, z: Tensor, context: Tensor | None) -> tuple[Snapshot, Tensor | None]:
         weights = self.weights

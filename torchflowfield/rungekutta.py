@@ -73,23 +73,26 @@ class GridStep(NamedTuple):
             return moved, self.grid[self.point].log_det(z, self.controls, self.size)
         return moved, _plus(None, traces) if self.density == "trace" else None
 
-    def jacobian(self, z: Tensor) -> Tensor:
-        r"""Jacobian of the step, `[*, D, D]`, in float32 at least.
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The next `z` and the Jacobian of the step, `[*, D, D]`, in float32 at least.
 
         Stage i starts at $y_i = z + h c_i k_{i-1}$, so that $\partial k_i / \partial z = J(y_i) (I + h c_i \, \partial
         k_{i-1} / \partial z)$: the chain rule through the stages, with every $J$ in closed form.
         """
-        nodes, dtype = self.tableau.nodes, torch.promote_types(z.dtype, torch.float32)
-        whole = torch.eye(z.shape[-1], dtype=dtype, device=z.device)
-        y, rate = z, None
-        for node, following, weight in zip(nodes, (*nodes[1:], None), self.tableau.weights, strict=True):
+        dtype = torch.promote_types(z.dtype, torch.float32)
+        moved, jacobian = z, torch.eye(z.shape[-1], dtype=dtype, device=z.device)
+        slope: Tensor | None = None
+        rate = jacobian
+        for node, weight in zip(self.tableau.nodes, self.tableau.weights, strict=True):
             fields = self._at(node)
+            y = z if slope is None else _add(z, slope, self.size * node)
             own = fields.jacobian(y, self.controls).to(dtype)
-            rate = own if rate is None else _add(own, own @ rate, self.size * node)
-            whole = _add(whole, rate, self.size * weight) if weight else whole
-            if following is not None:
-                y = _add(z, fields.velocity(y, self.controls), self.size * following)
-        return whole
+            rate = own if slope is None else _add(own, own @ rate, self.size * node)
+            slope = fields.velocity(y, self.controls)
+            if weight:
+                moved = _add(moved, slope, self.size * weight)
+                jacobian = _add(jacobian, rate, self.size * weight)
+        return moved, jacobian
 
     def invert(self, z: Tensor, guess: Tensor, iterations: int) -> tuple[Tensor, Tensor | None]:
         """The `x` that this step takes to `z`, by Newton's method from `guess`, and its log-determinant.
@@ -104,25 +107,30 @@ class GridStep(NamedTuple):
         return x, None if self.density is None else self.advance(x)[1]
 
     def _search(self, z: Tensor, guess: Tensor, iterations: int) -> Tensor:
-        """Damped Newton's method: a sample stays where it is and halves its step where its residual would grow."""
-        x, residual = guess, z - self.advance(guess)[0]
-        error = torch.linalg.vector_norm(residual, dim=-1, keepdim=True)
-        damping = torch.ones_like(error)
+        """Damped Newton's method: a sample whose residual would grow stays where it is and halves its step."""
+        x = trial = guess
+        error: Tensor | None = None
         for _ in range(iterations):
-            trial = x + damping * _solve(self.jacobian(x), residual)
-            trial_residual = z - self.advance(trial)[0]
-            trial_error = torch.linalg.vector_norm(trial_residual, dim=-1, keepdim=True)
-            closer = trial_error < error
-            damping = torch.where(closer, 1.0, damping / 2)
-            x = torch.where(closer, trial, x)
-            residual = torch.where(closer, trial_residual, residual)
-            error = torch.where(closer, trial_error, error)
-        return x
+            moved, jacobian = self.linearize(trial)
+            residual = z - moved
+            trial_error = torch.linalg.vector_norm(residual, dim=-1, keepdim=True)
+            newton = _solve(jacobian, residual)
+            if error is None:
+                error, step = trial_error, newton
+            else:
+                closer = trial_error < error
+                x, step = torch.where(closer, trial, x), torch.where(closer, newton, step / 2)
+                error = torch.where(closer, trial_error, error)
+            trial = x + step
+        if error is None:
+            return x
+        trial_error = torch.linalg.vector_norm(z - self.advance(trial)[0], dim=-1, keepdim=True)
+        return torch.where(trial_error < error, trial, x)
 
     def _attach(self, z: Tensor, x: Tensor) -> Tensor:
         """The solution `x` with its derivatives by `z` and all parameters, the first two of which are exact."""
         with torch.no_grad():
-            jacobian = self.jacobian(x).detach()
+            jacobian = self.linearize(x)[1].detach()
         # Corrections of zero: by the implicit function theorem the first one carries the gradient of `x`, the second
         # one, at an `x` that has a gradient, that of the gradient. At a singular point there is neither.
         for _ in range(2):
