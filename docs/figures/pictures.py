@@ -74,7 +74,7 @@ EXPERIMENTS = [
         "mouse.mp4",
         ("--data.stride=10", "--data.crop=whole", "--data.background=remove"),
     ),
-    Drawn("calms21", ["calms21_flow0_seed0.gif"], None, ("--data.init_args.background=remove",)),
+    Drawn("calms21", _flows("calms21"), None, ("--data.init_args.background=remove",)),
     Drawn("cityscapes", _flows("cityscapes")),
     Drawn(
         "cityscapes", _flows("cityscapes_drive"), "drive.mp4", ("--data.stride=2", "--data.crop=[0.2, 0.45, 0.8, 0.98]")
