@@ -375,12 +375,12 @@ def test_a_bank_on_the_meta_device_gives_shapes():
 
 
 @pytest.mark.parametrize("fields", [3.0, PotentialFlowField(4), [FlowBank(2, 4)]])
-def test_what_is_neither_a_number_nor_a_list_of_fields_is_refused(fields):
+def test_what_is_neither_a_number_nor_a_list_of_fields_is_refused(fields, without_hook):
     with pytest.raises(TypeError, match="number of fields or a list of modules"):
         FlowBank(fields)
 
 
-def test_the_number_of_fields_may_be_numpys():
+def test_the_number_of_fields_may_be_numpys(without_hook):
     assert FlowBank(np.int64(3), 4).num_controls == 3
 
 

@@ -477,12 +477,12 @@ def test_fields_banks_and_rollouts_can_be_exported(strict):
             close(actual, expected)
 
 
-def test_a_field_by_itself_is_refused():
+def test_a_field_by_itself_is_refused(without_hook):
     with pytest.raises(TypeError, match=r"FlowBank\(\[field\]\)"):
         ODEStepper(PotentialFlowField(4))
 
 
-def test_a_start_per_sample_is_refused():
+def test_a_start_per_sample_is_refused(without_hook):
     with pytest.raises(ValueError, match="one start for the whole batch"):
         ODEStepper(FlowBank(2, 4))(torch.randn(6, 4), 0, 5, start=torch.arange(6.0))
 
