@@ -156,7 +156,8 @@ def test_every_adaptive_method_finds_the_matrix_exponential(method):
 @pytest.mark.parametrize("schedule", [False, True])
 def test_gradients_by_autograd_and_by_the_adjoint_are_those_of_many_small_steps(schedule, reverse):
     bank = small_bank(context_dim=2)
-    z, context = torch.randn(5, 3, requires_grad=True), torch.randn(5, 2, requires_grad=True)
+    # A parameter, as a learned context is: the adjoint may count it once only.
+    z, context = torch.randn(5, 3, requires_grad=True), torch.nn.Parameter(torch.randn(5, 2))
     g = torch.randn(*((3, 5) if schedule else ()), 2, requires_grad=True)
     inputs = (z, g, context, *bank.parameters())
     steppers = [
