@@ -239,7 +239,7 @@ class TestCompile:
     def test_the_machine_code_of_a_step_knows_its_size(self):
         """PyTorch 2.13 compiles `torch.add(z, product, alpha=size)` as if `alpha` were 1."""
         step, z = step_of(small_bank(), "midpoint", size=0.5), torch.randn(5, 3)
-        for call in (lambda y: step.advance(y)[0], step.jacobian):
+        for call in (lambda y: step.advance(y)[0], step.linearize):
             close(torch.compile(call, fullgraph=True)(z), call(z))
 
     @pytest.mark.parametrize("method", ORDERS)

@@ -108,22 +108,16 @@ class GridStep(NamedTuple):
 
     def _search(self, z: Tensor, guess: Tensor, iterations: int) -> Tensor:
         """Damped Newton's method: a sample whose residual would grow stays where it is and halves its step."""
-        x = trial = guess
-        error: Tensor | None = None
+        x, trial, step = z, guess, guess - z
+        error = torch.full_like(z[..., :1], torch.inf)
         for _ in range(iterations):
             moved, jacobian = self.linearize(trial)
             residual = z - moved
             trial_error = torch.linalg.vector_norm(residual, dim=-1, keepdim=True)
-            newton = _solve(jacobian, residual)
-            if error is None:
-                error, step = trial_error, newton
-            else:
-                closer = trial_error < error
-                x, step = torch.where(closer, trial, x), torch.where(closer, newton, step / 2)
-                error = torch.where(closer, trial_error, error)
+            closer = trial_error < error
+            x, error = torch.where(closer, trial, x), torch.where(closer, trial_error, error)
+            step = torch.where(closer, _solve(jacobian, residual), step / 2)
             trial = x + step
-        if error is None:
-            return x
         trial_error = torch.linalg.vector_norm(z - self.advance(trial)[0], dim=-1, keepdim=True)
         return torch.where(trial_error < error, trial, x)
 
