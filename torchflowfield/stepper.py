@@ -34,9 +34,9 @@ class ODEStepper(nn.Module):
             16, 8, 4, 2 and 1 steps, so that few graphs serve all lengths.
         checkpoint: Keep only the frames for the backward pass and compute each step again there: less memory, more
             time.
-        inverse_iterations: Iterations of Newton's method, with the closed-form Jacobian, by which `reverse=True`
-            inverts each forward step, so that a path forward and back returns to its start. 0 integrates backwards in
-            time instead, as torchdiffeq does.
+        inverse_iterations: Iterations of Newton's method by which `reverse=True` undoes each forward step. Without an
+            error the way back is wrong where a step folds space (take more substeps) or these do not suffice (steep
+            fields take 10 to 30). 0 integrates backwards in time instead, as torchdiffeq does.
         adjoint: Differentiate an adaptive method by torchdiffeq's adjoint, in constant memory.
         rtol: Relative tolerance of the adaptive methods.
         atol: Absolute tolerance of the adaptive methods.
