@@ -45,13 +45,10 @@ class Evaluation:
             self._update_errors(frames, batch, self.factors[loader])
         elif hasattr(self.model, "infer"):
             draw = self.model.infer(frames)
-            slabs = draw.slabs
-            if slabs is not None and slabs.shape != draw.spikes.shape:
-                slabs = torch.cat((slabs, slabs), -1)
             self.inferred["spikes"].append(draw.spikes)
             self.inferred["true"].append(batch["weights"].transpose(0, 1))
-            if slabs is not None:
-                self.inferred["slabs"].append(slabs)
+            if draw.slabs is not None:
+                self.inferred["slabs"].append(draw.slabs)
 
     def _update_errors(self, frames: Tensor, batch: Batch, factor: str) -> None:
         model = self.model
