@@ -137,8 +137,8 @@ class RidgeSnapshot(NamedTuple):
     def _gradients(self, slope: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None:
             return slope.new_zeros(len(slope), self.weight.shape[-1], slope.shape[-1])
-        # Many samples of small fields: scale the weights, of which there are fewer. Compiled code fuses the factors.
-        if self.amplitude.ndim == 2 and not torch.compiler.is_compiling() and slope.shape[-1] > self.weight.shape[-1]:
+        # Many samples of small fields: scale the weights, of which there are fewer.
+        if self.amplitude.ndim == 2 and slope.shape[-1] > self.weight.shape[-1]:
             return (self.amplitude[..., None] * self.weight).mT @ slope
         return self.weight.mT @ (columns(self.amplitude, batch) * slope)
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flowvae.searches import SETTINGS, Setting
+
 _MODEL, _DATA = "model.init_args.", "data.init_args."
 
 
@@ -218,22 +220,9 @@ def _video(title: str, data: str, flips: str) -> Experiment:
     return Experiment(f"{title}: unsupervised flows of real motion (STA)", rows, "STA", data, "video", 8)
 
 
-def _search(title: str, data: str, *others: tuple[str, str, dict[str, Any]]) -> Experiment:
-    """Settings of the baselines on a data set: those that make sense on any, and others as (name, method, settings)."""
-    settings = (
-        ("β-VAE, β = 0.25", "beta_vae", {"beta": 0.25}),
-        ("β-VAE, β = 2", "beta_vae", {"beta": 2.0}),
-        ("β-VAE, β = 4", "beta_vae", {"beta": 4.0}),
-        ("FactorVAE, γ = 2", "factor_vae", {"gamma": 2.0}),
-        ("FactorVAE, γ = 10", "factor_vae", {"gamma": 10.0}),
-        ("FactorVAE, γ = 35", "factor_vae", {"gamma": 35.0}),
-        ("SlowVAE, γ = 10, rate 6", "slow_vae", {"gamma": 10.0, "rate": 6.0}),
-        ("SlowVAE, γ = 1, rate 6", "slow_vae", {"gamma": 1.0, "rate": 6.0}),
-        ("SlowVAE, γ = 10, rate 1", "slow_vae", {"gamma": 10.0, "rate": 1.0}),
-        *others,
-        ("VAE, β = 1", "vae", {}),
-        ("ours, supervised, the same number of steps", "supervised", {}),
-    )
+def _search(title: str, data: str) -> Experiment:
+    """Twelve settings of each baseline on a data set, and ours beside them."""
+    settings = [*SETTINGS[data], Setting("ours, supervised, the same number of steps", "supervised", {})]
     rows = [row(name, method, data, **own) for name, method, own in settings]
     rows = [each._replace(overrides={**each.overrides, "trainer.max_steps": 1000}) for each in rows]
     return Experiment(
@@ -304,31 +293,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         after="coefficients_over_time",
         minutes=12,
     ),
-    "mnist_baseline_search": _search(
-        "MNIST",
-        "mnist",
-        ("TVAE, 6 capsules of 6, μ = 1", "tvae", {"capsules": 6, "mu": 1.0}),
-        ("TVAE, 6 capsules of 6, μ = 5", "tvae", {"capsules": 6, "mu": 5.0}),
-        ("TVAE, 6 capsules of 6, μ = 30", "tvae", {"capsules": 6}),
-        ("TVAE, 18 capsules of 6, μ = 5", "tvae", {"mu": 5.0}),
-        ("TVAE, 18 capsules of 6, μ = 30", "tvae", {}),
-        ("TVAE, 48 capsules of 6, μ = 30", "tvae", {"capsules": 48}),
-        ("PoFlow, change 1, wave 1", "poflow", {"change_weight": 1.0}),
-        ("PoFlow, change 0.1, wave 1", "poflow", {"change_weight": 0.1}),
-        ("PoFlow, change 0.1, wave 0.1", "poflow", {"change_weight": 0.1, "ot_weight": 0.1, "initial_weight": 0.1}),
-    ),
-    "shapes3d_baseline_search": _search(
-        "Shapes3D",
-        "shapes3d",
-        ("TVAE, 18 capsules of 6, μ = 5", "tvae", {"capsules": 18, "mu": 5.0}),
-        ("TVAE, 18 capsules of 6, μ = 30", "tvae", {"capsules": 18}),
-        ("TVAE, 48 capsules of 6, μ = 5", "tvae", {"mu": 5.0}),
-        ("TVAE, 48 capsules of 6, μ = 30", "tvae", {}),
-        ("TVAE, 48 capsules of 6, μ = 30, all frames seen", "tvae", {"window": 4}),
-        ("PoFlow, change 0.1, wave 1", "poflow", {"change_weight": 0.1}),
-        ("PoFlow, change 0.01, wave 1", "poflow", {}),
-        ("PoFlow, change 0.01, wave 0.1", "poflow", {"ot_weight": 0.1, "initial_weight": 0.1}),
-    ),
+    "mnist_baseline_search": _search("MNIST", "mnist"),
+    "shapes3d_baseline_search": _search("Shapes3D", "shapes3d"),
     "mnist_choose_k": Experiment(
         "Choosing K: banks with more flows than the data have transformations",
         [Row(f"K = {k}, learnable rates", "mnist/unsupervised_choose.yaml", {_MODEL + "fields": k}) for k in (5, 8)],

@@ -1,0 +1,128 @@
+"""What the searches try with each baseline, twelve settings on each data set: its own, and those all have in common."""
+
+from typing import Any, NamedTuple
+
+
+class Setting(NamedTuple):
+    """A row of a search: what it is called, the configuration of its method, and what differs from that."""
+
+    name: str
+    method: str
+    model: dict[str, Any]
+
+
+_TRAINING: dict[str, dict[str, Any]] = {
+    "learning rate 0.001": {"lr": 1e-3},
+    "learning rate 0.004": {"lr": 4e-3},
+    "learning rate held half-way": {"hold": 0.5},
+    "learning rate 0.004, held half-way": {"lr": 4e-3, "hold": 0.5},
+}
+
+
+def _own(name: str, method: str, **settings: dict[str, Any]) -> list[Setting]:
+    return [Setting(f"{name}, {each}", method, model) for each, model in settings.items()]
+
+
+def _shared(name: str, method: str, sizes: tuple[int, ...], **best: Any) -> list[Setting]:
+    """Settings of the training and the number of dimensions, beside the best of the method's own."""
+    common = _TRAINING | {f"{size} dimensions": {"latent": size} for size in sizes}
+    return [Setting(f"{name}, {each}", method, best | model) for each, model in common.items()]
+
+
+def _alike(sizes: tuple[int, int], smallest: int, largest: int) -> list[Setting]:
+    """The four methods whose settings can be the same on any data."""
+    return [
+        Setting("VAE, β = 1", "vae", {}),
+        *_shared("VAE", "vae", (smallest, *sizes, largest)),
+        *_own(
+            "VAE",
+            "vae",
+            **{
+                "learning rate 0.0005": {"lr": 5e-4},
+                "learning rate 0.008": {"lr": 8e-3},
+                "learning rate 0.008, held half-way": {"lr": 8e-3, "hold": 0.5},
+            },
+        ),
+        *_own("β-VAE", "beta_vae", **{f"β = {beta:g}": {"beta": beta} for beta in (0.1, 0.25, 0.5, 2.0, 4.0, 8.0)}),
+        *_shared("β-VAE, β = 0.25", "beta_vae", sizes, beta=0.25),
+        *_own(
+            "FactorVAE", "factor_vae", **{f"γ = {gamma:g}": {"gamma": gamma} for gamma in (0.5, 2.0, 5.0, 10.0, 35.0)}
+        ),
+        *_own("FactorVAE", "factor_vae", **{"γ = 2, quicker discriminator": {"gamma": 2.0, "discriminator_lr": 1e-3}}),
+        *_shared("FactorVAE, γ = 2", "factor_vae", sizes, gamma=2.0),
+        *_own(
+            "SlowVAE",
+            "slow_vae",
+            **{
+                f"γ = {gamma:g}, rate {rate:g}": {"gamma": gamma, "rate": rate}
+                for gamma, rate in ((1.0, 6.0), (3.0, 6.0), (10.0, 6.0), (30.0, 6.0), (10.0, 1.0), (10.0, 20.0))
+            },
+        ),
+        *_shared("SlowVAE", "slow_vae", sizes),
+    ]
+
+
+_FREE = {"path free": {"path_kl": None}}
+
+SETTINGS: dict[str, list[Setting]] = {
+    "mnist": [
+        *_alike((64, 96), 16, 128),
+        *_own(
+            "TVAE",
+            "tvae",
+            **{
+                f"{capsules} capsules of 6, μ = {mu:g}": {"capsules": capsules, "mu": mu}
+                for capsules, mu in (
+                    (6, 1.0),
+                    (6, 5.0),
+                    (6, 30.0),
+                    (18, 5.0),
+                    (18, 30.0),
+                    (18, 60.0),
+                    (24, 30.0),
+                    (48, 30.0),
+                )
+            },
+        ),
+        *_shared("TVAE", "tvae", ()),
+        *_own(
+            "PoFlow",
+            "poflow",
+            **{
+                "change 1, wave 1": {"change_weight": 1.0},
+                "change 0.1, wave 1": {"change_weight": 0.1},
+                "change 0.1, wave 0.1": {"change_weight": 0.1, "ot_weight": 0.1, "initial_weight": 0.1},
+                "change 0.01, wave 1": {"change_weight": 0.01},
+                "96 units": {"width": 96},
+            },
+            **_FREE,
+        ),
+        *_shared("PoFlow", "poflow", (64, 96)),
+    ],
+    "shapes3d": [
+        *_alike((32, 96), 24, 128),
+        *_own(
+            "TVAE",
+            "tvae",
+            **{
+                f"{capsules} capsules of 6, μ = {mu:g}": {"capsules": capsules, "mu": mu}
+                for capsules, mu in ((18, 5.0), (18, 30.0), (36, 30.0), (48, 5.0), (48, 30.0), (48, 60.0), (72, 30.0))
+            },
+            **{"48 capsules of 6, μ = 30, all frames seen": {"window": 4}},
+        ),
+        *_shared("TVAE", "tvae", ()),
+        *_own(
+            "PoFlow",
+            "poflow",
+            **{
+                "change 0.1, wave 1": {"change_weight": 0.1},
+                "change 0.01, wave 1": {},
+                "change 0.01, wave 0.1": {"ot_weight": 0.1, "initial_weight": 0.1},
+                "change 0.001, wave 1": {"change_weight": 0.001},
+                "96 units": {"width": 96},
+            },
+            **_FREE,
+        ),
+        *_shared("PoFlow", "poflow", (32, 96)),
+    ],
+}
