@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
-from flowvae.experiments import DATA, EXPERIMENTS, Experiment, data_of, on_footage, paper_row
+from flowvae.experiments import EXPERIMENTS, Experiment
 from flowvae.finish import FINISHERS, OTHER_DATA, check_data
+from flowvae.rows import DATA, data_of, on_footage, paper_row
 from flowvae.runs import Run
 from flowvae.tables import write_table
 from rich.console import Console

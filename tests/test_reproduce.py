@@ -19,11 +19,12 @@ sys.path.insert(0, str(EXAMPLES))
 import reproduce  # noqa: E402
 from flowvae.baselines import VAE  # noqa: E402
 from flowvae.data.shapes3d import NAMES  # noqa: E402
-from flowvae.experiments import DATA, EXPERIMENTS, Experiment, Row, data_of, paper_row, row  # noqa: E402
+from flowvae.experiments import EXPERIMENTS, Experiment  # noqa: E402
 from flowvae.finish import FINISHERS, check_data  # noqa: E402
 from flowvae.model import FlowVAE, UnsupervisedFlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
 from flowvae.records import Further, add_further, columns, read_rows  # noqa: E402
+from flowvae.rows import DATA, Row, data_of, paper_row, row  # noqa: E402
 from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
 from flowvae.selection import BackwardSelection  # noqa: E402
 from flowvae.tables import append_table, write_table  # noqa: E402

@@ -12,7 +12,7 @@ from torchflowfield.metrics import equivariance_error
 
 from .data.frames import as_frames
 from .data.transforms import HUE_STEP, ROTATION_STEP, SCALE_STEP, SCALES, render
-from .model import FlowVAE
+from .supervised import FlowVAE
 
 
 def switch(first: int, second: int, steps: tuple[int, int], factors: int) -> Tensor:

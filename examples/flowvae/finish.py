@@ -12,10 +12,10 @@ from torch import Tensor
 from .compositions import composition_errors, digit_frames, predict, superpose, switch, true_frames
 from .data.digits import load_digits
 from .data.dsprites import DSpritesData, still_sprites
-from .experiments import DATA, data_of
 from .model import load_model
 from .pictures import save_pictures
 from .records import Further, add_further
+from .rows import DATA, data_of
 from .runs import Run
 from .surfaces import draw_coefficients, draw_potentials
 from .tables import append_table

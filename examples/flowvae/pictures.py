@@ -11,7 +11,7 @@ from torchflowfield.viz import save_gif, traversal_grid
 from .data.digits import Split
 from .data.sequences import DigitSequences
 from .data.transforms import FACTORS
-from .model import FlowVAE
+from .supervised import FlowVAE
 
 
 def save_pictures(path: Path, frames: Tensor, truth: Tensor | None = None) -> list[Path]:

@@ -19,7 +19,7 @@ import torch
 import yaml
 from filelock import FileLock
 
-from .experiments import Row
+from .rows import Row
 
 EXAMPLES = Path(__file__).parents[1]
 CONFIGS = EXAMPLES / "configs"

@@ -8,9 +8,10 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from .model import UnsupervisedFlowVAE, training_progress
+from .base import training_progress
 from .networks import bernoulli_log_prob
 from .splitting import Steps, likeliest, observe, split
+from .unsupervised import UnsupervisedFlowVAE
 
 # Two transformations that come and go by themselves coincide now and then. The halves of one, told apart by what is in
 # the picture, hardly ever do.

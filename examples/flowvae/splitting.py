@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Codes
-from .model import UnsupervisedFlowVAE
+from .unsupervised import UnsupervisedFlowVAE
 
 # Log-odds of a spike that is on, at the start.
 _SURE = 4.0

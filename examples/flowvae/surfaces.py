@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from torchflowfield.viz import COLORS, coefficients_over_time
 
-from .model import FlowVAE, UnsupervisedFlowVAE
+from .supervised import FlowVAE
+from .unsupervised import UnsupervisedFlowVAE
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from torchflowfield import FlowPath
 
-from ..model import FlowVAE
+from ..supervised import FlowVAE
 
 
 class PoFlow(FlowVAE):
