@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from .rows import DATA_SET, MODEL, Row, row
-from .searches import SETTINGS
+from .searches import BEST, SETTINGS
 
 METHODS = {
     "VAE": "vae",
@@ -136,6 +136,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         minutes=12,
     ),
     "mnist_baseline_search": _search("MNIST", "mnist"),
+    "mnist_baseline_best": Experiment(
+        "MNIST: the best settings of the search, trained in full",
+        [row(*setting[:2], **setting.model) for setting in BEST],
+    ),
     "shapes3d_baseline_search": _search("Shapes3D", "shapes3d"),
     "mnist_choose_k": Experiment(
         "Choosing K: banks with more flows than the data have transformations",

@@ -21,6 +21,8 @@ _COMPARED = (
 _COMPARED_WITH = "Ours that train without labels are compared with the baselines that do so too."
 # What a page shows without scrolling.
 _FIRST = ("F1", "speed correlation", "relative error", "over re-encoding")
+# As many rows as a chart can show, and as many runs as a sentence can name.
+_DRAWN, _NAMED = 30, 30
 
 # What somebody has written between these lines of a page stays when the page is written again.
 _NOTES = ("<!-- notes -->", "<!-- end of notes -->")
@@ -64,8 +66,8 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
         ("From an earlier run", earlier if earlier != known else []),
     ):
         if runs:
-            lines += [f"{words}: {'; '.join(f'{run.row.name}, seed {run.seed}' for run in runs)}.", ""]
-    drawn = alike and factors and len(found) > 1
+            lines += [f"{words}: {_listed(runs)}.", ""]
+    drawn = alike and factors and 1 < len(found) <= _DRAWN
     if drawn:
         lines += [f"![Errors of the models]({path.name}.png)", ""]
     lines += _notes(page)
@@ -81,6 +83,11 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
         draw_errors(path.with_suffix(".png"), found, factors, "; ".join(data_names))
         written.append(path.with_suffix(".png"))
     return written
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    names = [f"{run.row.name}, seed {run.seed}" for run in runs[:_NAMED]]
+    return "; ".join(names) + (f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else "")
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
