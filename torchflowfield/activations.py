@@ -115,7 +115,8 @@ def _log1p(u: Tensor) -> Tensor:
     # 2 artanh(u / (2 + u)), whose series to the 13th power leaves 1e-8: fused, it is faster than a logarithm on a CPU.
     # Added in pairs, its terms need not wait for one another.
     s = u / (2 + u)
-    power, terms = s * s, [1, 1 / 3, 1 / 5, 1 / 7, 1 / 9, 1 / 11, 1 / 13]
+    terms: list[float | Tensor] = [1, 1 / 3, 1 / 5, 1 / 7, 1 / 9, 1 / 11, 1 / 13]
+    power = s * s
     while len(terms) > 1:
         pairs = zip(terms[::2], terms[1::2], strict=False)
         terms = [low + power * high for low, high in pairs] + terms[len(terms) // 2 * 2 :]
