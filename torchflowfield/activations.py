@@ -115,13 +115,10 @@ def _log1p(u: Tensor) -> Tensor:
     # 2 artanh(u / (2 + u)), whose series to the 13th power leaves 1e-8: fused, it is faster than a logarithm on a CPU.
     # Added in pairs, its terms need not wait for one another.
     s = u / (2 + u)
-    terms: list[float | Tensor] = [1, 1 / 3, 1 / 5, 1 / 7, 1 / 9, 1 / 11, 1 / 13]
-    power = s * s
-    while len(terms) > 1:
-        pairs = zip(terms[::2], terms[1::2], strict=False)
-        terms = [low + power * high for low, high in pairs] + terms[len(terms) // 2 * 2 :]
-        power = power * power
-    return 2 * s * terms[0]
+    s2 = s * s
+    s4 = s2 * s2
+    early, late = (1 + s2 * (1 / 3)) + s4 * (1 / 5 + s2 * (1 / 7)), (1 / 9 + s2 * (1 / 11)) + s4 * (1 / 13)
+    return 2 * s * (early + s4 * s4 * late)
 
 
 class _Facts(torch.autograd.Function):
