@@ -137,8 +137,10 @@ class RidgeSnapshot(NamedTuple):
     def _gradients(self, slope: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None:
             return slope.new_zeros(len(slope), self.weight.shape[-1], slope.shape[-1])
-        # Many samples of small fields: scale the weights, of which there are fewer.
-        if self.amplitude.ndim == 2 and slope.shape[-1] > self.weight.shape[-1]:
+        # Many samples of small fields: scale the weights, of which there are fewer. Compiled code does so always: the
+        # comparison would tie a graph to batches on one side of it, and where samples are fewer it costs nothing.
+        many = torch.compiler.is_compiling() or slope.shape[-1] > self.weight.shape[-1]
+        if self.amplitude.ndim == 2 and many:
             return (self.amplitude[..., None] * self.weight).mT @ slope
         return self.weight.mT @ (columns(self.amplitude, batch) * slope)
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .rows import DATA_SET, MODEL, Row, row
+from .rows import DATA_ARGS, Row, row
 from .searches import BEST, SETTINGS
 
 METHODS = {
@@ -31,7 +31,7 @@ class Experiment(NamedTuple):
         title: Heading of the table.
         rows: Models to train.
         paper: Whose experiment it is.
-        data: Key into `DATA` of what it runs on.
+        data: Key into `flowvae.rows.DATA` of what it runs on.
         after: Name of a function of `flowvae.finish` that makes pictures and further tables from the checkpoints.
         minutes: Expected minutes of a run of the quick preset on one core.
     """
@@ -58,7 +58,7 @@ def _unsupervised(title: str, data: str) -> Experiment:
 
 def _video(title: str, data: str, flips: str) -> Experiment:
     rows = [row("ours, unsupervised", "video/unsupervised", data), row("VAE", "vae", data)]
-    rows = [each._replace(overrides={**each.overrides, DATA_SET + "flips": flips}) for each in rows]
+    rows = [each._replace(overrides={**each.overrides, DATA_ARGS + "flips": flips}) for each in rows]
     return Experiment(f"{title}: unsupervised flows of real motion (STA)", rows, "STA", data, "video", 8)
 
 
@@ -75,7 +75,6 @@ def _search(title: str, data: str) -> Experiment:
     )
 
 
-_SINGLE, _SLAB = "mnist/unsupervised_single.yaml", "mnist/unsupervised_slab.yaml"
 _SUPERVISED = row("ours, supervised", "supervised")
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -115,15 +114,15 @@ EXPERIMENTS: dict[str, Experiment] = {
     "mnist_ablations": Experiment(
         "Ablations of the unsupervised model (STA)",
         [
-            Row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", _SINGLE),
-            Row("spikes and slabs", _SLAB),
-            Row("spikes alone, otherwise as with slabs", _SLAB, {MODEL + "slab": False}),
-            Row("slabs from the start", _SLAB, {MODEL + "slab_from": 0.0}),
-            Row("slabs after the spikes", _SLAB, {MODEL + "slab_from": 0.375}),
-            Row("potential flows alone", _SINGLE, {MODEL + "kind": "potential"}),
-            Row("rotational flows alone", _SINGLE, {MODEL + "kind": "rotational"}),
-            *(Row(f"K = {k}", _SINGLE, {MODEL + "fields": k}) for k in (2, 5, 8)),
-            Row("on/keep 0.3/0.7", _SINGLE, {MODEL + "on": 0.3, MODEL + "keep": 0.7}),
+            row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", "unsupervised_single"),
+            row("spikes and slabs", "unsupervised_slab"),
+            row("spikes alone, data and settings of the slabs", "unsupervised_slab", slab=False),
+            row("slabs from the start", "unsupervised_slab", slab_from=0.0),
+            row("slabs after the spikes", "unsupervised_slab", slab_from=0.375),
+            row("potential flows alone", "unsupervised_single", kind="potential"),
+            row("rotational flows alone", "unsupervised_single", kind="rotational"),
+            *(row(f"K = {k}", "unsupervised_single", fields=k) for k in (2, 5, 8)),
+            row("on/keep 0.3/0.7", "unsupervised_single", on=0.3, keep=0.7),
         ],
         "STA",
         minutes=12,
@@ -138,12 +137,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     "mnist_baseline_search": _search("MNIST", "mnist"),
     "mnist_baseline_best": Experiment(
         "MNIST: the best settings of the search, trained in full",
-        [row(*setting[:2], **setting.model) for setting in BEST],
+        [row(name, method, **own) for name, method, own in BEST],
+        "ours",
+        minutes=8,
     ),
     "shapes3d_baseline_search": _search("Shapes3D", "shapes3d"),
     "mnist_choose_k": Experiment(
         "Choosing K: banks with more flows than the data have transformations",
-        [Row(f"K = {k}, learnable rates", "mnist/unsupervised_choose.yaml", {MODEL + "fields": k}) for k in (5, 8)],
+        [row(f"K = {k}, learnable rates", "unsupervised_choose", fields=k) for k in (5, 8)],
         "ours",
         minutes=12,
     ),

@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MODEL, DATA_SET = "model.init_args.", "data.init_args."
+MODEL_ARGS, DATA_ARGS = "model.init_args.", "data.init_args."
 """Where a configuration has the arguments of its model and of its data."""
 
 
 class Row(NamedTuple):
-    """One model of an experiment: a configuration file and what differs from it."""
+    """One model of an experiment: a configuration file, what differs from it, and what of that is the row's own."""
 
     name: str
     config: str
     overrides: dict[str, Any] = {}  # noqa: RUF012
+    varied: dict[str, Any] = {}  # noqa: RUF012
 
 
 class DataSet(NamedTuple):
@@ -64,35 +65,35 @@ _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
 def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     """A method on a data set, at the quick preset: a file of `configs/mnist`, or of another folder by `folder/name`."""
-    own = _own(model)
+    own = varied = _own(model)
     config = f"{method}.yaml" if "/" in method else f"mnist/{method}.yaml"
     if data == "mnist":
-        return Row(name, config, own)
+        return Row(name, config, own, varied)
     known = DATA[data]
     if method == "unsupervised_single" and data in _SURPLUS:
         config = "mnist/unsupervised_choose.yaml"
-        own = {MODEL + "fields": known.factors + _SURPLUS[data], **_own(_CHOICE), **own}
+        own = {MODEL_ARGS + "fields": known.factors + _SURPLUS[data], **_own(_CHOICE), **own}
     method = Path(config).stem
     count = known.factors or VIDEO_FLOWS
     changes: dict[str, Any] = {
         "data": known.cls,
-        DATA_SET + "steps": known.steps,
-        DATA_SET + "image_size": known.image_size,
-        DATA_SET + "batch_size": known.batch_size,
-        DATA_SET + "epoch": 16_000,
+        DATA_ARGS + "steps": known.steps,
+        DATA_ARGS + "image_size": known.image_size,
+        DATA_ARGS + "batch_size": known.batch_size,
+        DATA_ARGS + "epoch": 16_000,
         "trainer.max_steps": known.max_steps,
-        MODEL + "image_size": known.image_size,
+        MODEL_ARGS + "image_size": known.image_size,
     }
     if method.startswith("unsupervised") and known.factors:
-        changes[DATA_SET + "motion"] = "spikes"
+        changes[DATA_ARGS + "motion"] = "spikes"
     if method == "tvae":
-        changes[MODEL + "capsule_dim"] = max(6, known.steps + 1)
+        changes[MODEL_ARGS + "capsule_dim"] = max(6, known.steps + 1)
     elif method in _TRAVERSING:
-        changes |= {MODEL + "latent": 48, MODEL + "fields": known.factors}
+        changes |= {MODEL_ARGS + "latent": 48, MODEL_ARGS + "fields": known.factors}
     else:
-        changes |= {MODEL + "latent": 48, MODEL + "fields": count}
+        changes |= {MODEL_ARGS + "latent": 48, MODEL_ARGS + "fields": count}
     if method == "weak":
-        changes[MODEL + "steps"] = known.steps
+        changes[MODEL_ARGS + "steps"] = known.steps
     if known.factors:
         kind = "unsupervised" if method.startswith("unsupervised") else method
         changes |= _own(_SCENES.get(kind, {}))
@@ -101,11 +102,11 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
         if method in _TRIALS:
             selection = {**_SCENE_SELECTION, "split": True} if method == "unsupervised_choose" else _SCENE_SELECTION
             changes |= {f"trainer.callbacks.init_args.{key}": value for key, value in selection.items()}
-    return Row(name, config, {**changes, **own})
+    return Row(name, config, {**changes, **own}, varied)
 
 
 def _own(model: dict[str, Any]) -> dict[str, Any]:
-    return {MODEL + key: value for key, value in model.items()}
+    return {MODEL_ARGS + key: value for key, value in model.items()}
 
 
 def data_of(row: Row) -> str:
@@ -121,8 +122,8 @@ def on_footage(row: Row, path: Path) -> Row:
 
     What is run in the place of a drive is taken for one, with a camera that moves.
     """
-    camera = {DATA_SET + "camera": "moves"} if data_of(row) == "cityscapes" else {}
-    return row._replace(overrides={**row.overrides, "data": VIDEO, DATA_SET + "title": path.stem, **camera})
+    camera = {DATA_ARGS + "camera": "moves"} if data_of(row) == "cityscapes" else {}
+    return row._replace(overrides={**row.overrides, "data": VIDEO, DATA_ARGS + "title": path.stem, **camera})
 
 
 def paper_row(quick: Row) -> Row:
@@ -134,31 +135,39 @@ def paper_row(quick: Row) -> Row:
     changes: dict[str, Any] = {
         **quick.overrides,
         "trainer.max_steps": known.paper_max_steps,
-        MODEL + "size": "paper",
-        MODEL + "lr": 1e-4,
-        DATA_SET + "steps": known.paper_steps,
-        DATA_SET + "batch_size": 128,
-        DATA_SET + "epoch": 60_000,
+        MODEL_ARGS + "size": "paper",
+        MODEL_ARGS + "lr": 1e-4,
+        DATA_ARGS + "steps": known.paper_steps,
+        DATA_ARGS + "batch_size": 128,
+        DATA_ARGS + "epoch": 60_000,
     }
     if data != "mnist":
-        changes |= {MODEL + "image_size": image, DATA_SET + "image_size": image}
+        changes |= {MODEL_ARGS + "image_size": image, DATA_ARGS + "image_size": image}
     if method == "tvae":
-        changes |= {MODEL + "capsules": 18, MODEL + "capsule_dim": 18}
+        changes |= {MODEL_ARGS + "capsules": 18, MODEL_ARGS + "capsule_dim": 18}
     else:
-        changes[MODEL + "latent"] = latent
+        changes[MODEL_ARGS + "latent"] = latent
     if method == "factor_vae":
-        changes |= {MODEL + "layers": 6, MODEL + "width": 1000}
+        changes |= {MODEL_ARGS + "layers": 6, MODEL_ARGS + "width": 1000}
     if method not in (*_TRAVERSING, "tvae"):
-        changes |= {MODEL + "width": latent, MODEL + "decoded": 0}
+        changes |= {MODEL_ARGS + "width": latent, MODEL_ARGS + "decoded": 0}
     if method == "weak":
-        changes |= {MODEL + "steps": known.paper_steps, MODEL + "temperature": [1.0, 0.05], MODEL + "anneal": 1.11}
+        changes |= {
+            MODEL_ARGS + "steps": known.paper_steps,
+            MODEL_ARGS + "temperature": [1.0, 0.05],
+            MODEL_ARGS + "anneal": 1.11,
+        }
     if method.startswith("unsupervised"):
         # Spikes alone for 75,000 of 90,000 iterations, where a quick run joins the slabs earlier.
-        changes |= {MODEL + "slab": True, MODEL + "slab_from": 0.833, MODEL + "settle_from": 0.833}
+        changes |= {MODEL_ARGS + "slab": True, MODEL_ARGS + "slab_from": 0.833, MODEL_ARGS + "settle_from": 0.833}
         if known.factors and data == "mnist":
-            changes[DATA_SET + "motion"] = "speeds"
+            changes[DATA_ARGS + "motion"] = "speeds"
     if method in _TRIALS:
         stretch = known.paper_max_steps / quick.overrides.get("trainer.max_steps", _USUAL_STEPS)
         trials = {f"trainer.callbacks.init_args.{name}": steps for name, steps in _TRIALS[method].items()}
         changes |= {name: round(stretch * quick.overrides.get(name, steps)) for name, steps in trials.items()}
-    return Row(quick.name, quick.config, changes)
+    # What a row varies is its own at any size; slabs that come after the spikes come when those have settled.
+    varied = dict(quick.varied)
+    if varied.get(MODEL_ARGS + "slab_from"):
+        varied[MODEL_ARGS + "slab_from"] = changes[MODEL_ARGS + "settle_from"]
+    return Row(quick.name, quick.config, {**changes, **varied}, quick.varied)

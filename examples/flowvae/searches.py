@@ -1,6 +1,8 @@
-"""What the searches try with each baseline, twelve settings on each data set: its own, and those all have in common."""
+"""Settings that were tried with each method, and the best of them."""
 
 from typing import Any, NamedTuple
+
+Changes = dict[str, Any]
 
 
 class Setting(NamedTuple):
@@ -8,132 +10,109 @@ class Setting(NamedTuple):
 
     name: str
     method: str
-    model: dict[str, Any]
+    changes: Changes
 
 
-_TRAINING: dict[str, dict[str, Any]] = {
-    "learning rate 0.001": {"lr": 1e-3},
-    "learning rate 0.004": {"lr": 4e-3},
-    "learning rate held half-way": {"hold": 0.5},
-    "learning rate 0.004, held half-way": {"lr": 4e-3, "hold": 0.5},
-}
+def _named(name: str, method: str, settings: dict[str, Changes]) -> list[Setting]:
+    return [Setting(f"{name}, {each}", method, changes) for each, changes in settings.items()]
 
 
-def _own(name: str, method: str, **settings: dict[str, Any]) -> list[Setting]:
-    return [Setting(f"{name}, {each}", method, model) for each, model in settings.items()]
-
-
-def _shared(name: str, method: str, sizes: tuple[int, ...], **best: Any) -> list[Setting]:
-    """Settings of the training and the number of dimensions, beside the best of the method's own."""
-    common = _TRAINING | {f"{size} dimensions": {"latent": size} for size in sizes}
-    return [Setting(f"{name}, {each}", method, best | model) for each, model in common.items()]
-
-
-def _alike(sizes: tuple[int, int], smallest: int, largest: int) -> list[Setting]:
-    """The four methods whose settings can be the same on any data."""
-    return [
-        Setting("VAE, β = 1", "vae", {}),
-        *_shared("VAE", "vae", (smallest, *sizes, largest)),
-        *_own(
-            "VAE",
-            "vae",
-            **{
-                "learning rate 0.0005": {"lr": 5e-4},
-                "learning rate 0.008": {"lr": 8e-3},
-                "learning rate 0.008, held half-way": {"lr": 8e-3, "hold": 0.5},
-            },
-        ),
-        *_own("β-VAE", "beta_vae", **{f"β = {beta:g}": {"beta": beta} for beta in (0.1, 0.25, 0.5, 2.0, 4.0, 8.0)}),
-        *_shared("β-VAE, β = 0.25", "beta_vae", sizes, beta=0.25),
-        *_own(
-            "FactorVAE", "factor_vae", **{f"γ = {gamma:g}": {"gamma": gamma} for gamma in (0.5, 2.0, 5.0, 10.0, 35.0)}
-        ),
-        *_own("FactorVAE", "factor_vae", **{"γ = 2, quicker discriminator": {"gamma": 2.0, "discriminator_lr": 1e-3}}),
-        *_shared("FactorVAE, γ = 2", "factor_vae", sizes, gamma=2.0),
-        *_own(
-            "SlowVAE",
-            "slow_vae",
-            **{
-                f"γ = {gamma:g}, rate {rate:g}": {"gamma": gamma, "rate": rate}
-                for gamma, rate in ((1.0, 6.0), (3.0, 6.0), (10.0, 6.0), (30.0, 6.0), (10.0, 1.0), (10.0, 20.0))
-            },
-        ),
-        *_shared("SlowVAE", "slow_vae", sizes),
-    ]
-
-
-def _tvae(usual: int, *sizes: tuple[int, float]) -> list[Setting]:
-    """Capsules and μ beside the `usual` number of capsules, and μ = 30."""
-    own: dict[str, dict[str, Any]] = {
-        f"{capsules} capsules of 6, μ = {mu:g}": {
-            **({"capsules": capsules} if capsules != usual else {}),
-            **({"mu": mu} if mu != 30 else {}),
-        }
-        for capsules, mu in sizes
+def _common(name: str, method: str, sizes: tuple[int, ...], beside: Changes | None = None) -> list[Setting]:
+    """Settings of the training and sizes of the code, which any method has, with `beside` of the method's own."""
+    training: dict[str, Changes] = {
+        "learning rate 0.001": {"lr": 1e-3},
+        "learning rate 0.004": {"lr": 4e-3},
+        "learning rate held half-way": {"hold": 0.5},
+        "learning rate 0.004, held half-way": {"lr": 4e-3, "hold": 0.5},
     }
-    return _own("TVAE", "tvae", **own) + _shared("TVAE", "tvae", ())
+    common = training | {f"{size} dimensions": {"latent": size} for size in sizes}
+    return _named(name, method, {each: (beside or {}) | changes for each, changes in common.items()})
 
 
-_FREE: dict[str, Any] = {"path_kl": None}
-# What helps most, all at once.
-_TOGETHER: dict[str, dict[str, Any]] = {
-    f"path free, {size} dimensions, learning rate 0.004, held half-way": _FREE
-    | {"latent": size, "lr": 4e-3, "hold": 0.5}
+def _beta(*betas: float) -> list[Setting]:
+    return _named("β-VAE", "beta_vae", {f"β = {beta:g}": {"beta": beta} for beta in betas})
+
+
+def _factor(*gammas: float) -> list[Setting]:
+    return _named("FactorVAE", "factor_vae", {f"γ = {gamma:g}": {"gamma": gamma} for gamma in gammas})
+
+
+def _slow(*pairs: tuple[float, float]) -> list[Setting]:
+    own = {f"γ = {gamma:g}, rate {rate:g}": {"gamma": gamma, "rate": rate} for gamma, rate in pairs}
+    return _named("SlowVAE", "slow_vae", own)
+
+
+def _tvae(usual: int, *pairs: tuple[int, float]) -> list[Setting]:
+    """Pairs of capsules and μ; what the configuration has anyway, `usual` capsules and μ = 30, is left out."""
+
+    def own(capsules: int, mu: float) -> Changes:
+        return ({} if capsules == usual else {"capsules": capsules}) | ({} if mu == 30 else {"mu": mu})
+
+    named = {f"{capsules} capsules of 6, μ = {mu:g}": own(capsules, mu) for capsules, mu in pairs}
+    return _named("TVAE", "tvae", named)
+
+
+_WEAK_WAVE: Changes = {"ot_weight": 0.1, "initial_weight": 0.1}
+_LARGE: Changes = {"latent": 96, "lr": 4e-3, "hold": 0.5}
+# What helped PoFlow most on MNIST, all at once.
+_FREE = {
+    f"path free, {size} dimensions, learning rate 0.004, held half-way": {**_LARGE, "latent": size, "path_kl": None}
     for size in (64, 96)
 }
 
-
-def _poflow(sizes: tuple[int, ...], **own: dict[str, Any]) -> list[Setting]:
-    own = own | {"96 units": {"width": 96}, "path free": _FREE}
-    return _own("PoFlow", "poflow", **own) + _shared("PoFlow", "poflow", sizes) + _own("PoFlow", "poflow", **_TOGETHER)
-
-
-def _ours(sizes: tuple[int, ...]) -> list[Setting]:
-    """Ours beside them, as the tables have it and with what is tried with PoFlow, which learns from the same labels."""
-    name, method = "ours, supervised", "supervised"
-    together = _TOGETHER | {
-        "96 dimensions, learning rate 0.004, held half-way": {"latent": 96, "lr": 4e-3, "hold": 0.5},
-    }
-    return [Setting(name, method, {}), *_shared(name, method, sizes), *_own(name, method, **together)]
-
+SETTINGS: dict[str, list[Setting]] = {
+    "mnist": [
+        Setting("VAE, β = 1", "vae", {}),
+        *_common("VAE", "vae", (16, 64, 96, 128)),
+        Setting("VAE, learning rate 0.0005", "vae", {"lr": 5e-4}),
+        Setting("VAE, learning rate 0.008", "vae", {"lr": 8e-3}),
+        Setting("VAE, learning rate 0.008, held half-way", "vae", {"lr": 8e-3, "hold": 0.5}),
+        *_beta(0.1, 0.25, 0.5, 2, 4, 8),
+        *_common("β-VAE, β = 0.25", "beta_vae", (64, 96), {"beta": 0.25}),
+        *_factor(0.5, 2, 5, 10, 35),
+        Setting("FactorVAE, γ = 2, quicker discriminator", "factor_vae", {"gamma": 2.0, "discriminator_lr": 1e-3}),
+        *_common("FactorVAE, γ = 2", "factor_vae", (64, 96), {"gamma": 2.0}),
+        *_slow((1, 6), (3, 6), (10, 6), (30, 6), (10, 1), (10, 20)),
+        *_common("SlowVAE", "slow_vae", (64, 96)),
+        *_tvae(18, (6, 1), (6, 5), (6, 30), (18, 5), (18, 30), (18, 60), (24, 30), (48, 30)),
+        *_common("TVAE", "tvae", ()),
+        Setting("PoFlow, change 1, wave 1", "poflow", {"change_weight": 1.0}),
+        Setting("PoFlow, change 0.1, wave 1", "poflow", {"change_weight": 0.1}),
+        Setting("PoFlow, change 0.1, wave 0.1", "poflow", {"change_weight": 0.1, **_WEAK_WAVE}),
+        Setting("PoFlow, change 0.01, wave 1", "poflow", {"change_weight": 0.01}),
+        Setting("PoFlow, 96 units", "poflow", {"width": 96}),
+        Setting("PoFlow, path free", "poflow", {"path_kl": None}),
+        *_common("PoFlow", "poflow", (64, 96)),
+        *_named("PoFlow", "poflow", _FREE),
+        Setting("ours, supervised", "supervised", {}),
+        *_common("ours, supervised", "supervised", (64, 96)),
+        Setting("ours, supervised, 96 dimensions, learning rate 0.004, held half-way", "supervised", _LARGE),
+        *_named("ours, supervised", "supervised", _FREE),
+    ],
+    "shapes3d": [
+        Setting("VAE, β = 1", "vae", {}),
+        *_beta(0.25, 2, 4),
+        *_factor(2, 10, 35),
+        *_slow((10, 6), (1, 6), (10, 1)),
+        *_tvae(48, (18, 5), (18, 30), (48, 5), (48, 30)),
+        Setting("TVAE, 48 capsules of 6, μ = 30, all frames seen", "tvae", {"window": 4}),
+        Setting("PoFlow, change 0.1, wave 1", "poflow", {"change_weight": 0.1}),
+        Setting("PoFlow, change 0.01, wave 1", "poflow", {}),
+        Setting("PoFlow, change 0.01, wave 0.1", "poflow", _WEAK_WAVE),
+        *_named("PoFlow", "poflow", _FREE)[:1],
+        Setting("ours, supervised", "supervised", {}),
+        *_named("ours, supervised", "supervised", _FREE)[:1],
+    ],
+}
 
 BEST: list[Setting] = [
+    Setting("VAE, learning rate 0.008", "vae", {"lr": 8e-3}),
     Setting("β-VAE, β = 0.1", "beta_vae", {"beta": 0.1}),
     Setting("FactorVAE, γ = 2, learning rate 0.004", "factor_vae", {"gamma": 2.0, "lr": 4e-3}),
     Setting("SlowVAE, learning rate 0.004, held half-way", "slow_vae", {"lr": 4e-3, "hold": 0.5}),
-    *_own("PoFlow", "poflow", **_TOGETHER),
-    *_own("ours, supervised", "supervised", **{"learning rate held half-way": {"hold": 0.5}}, **_TOGETHER),
+    Setting("TVAE, learning rate held half-way", "tvae", {"hold": 0.5}),
+    *_named("PoFlow", "poflow", _FREE),
+    Setting("ours, supervised, learning rate held half-way", "supervised", {"hold": 0.5}),
+    *_named("ours, supervised", "supervised", _FREE)[:1],
 ]
-"""What the search on MNIST finds, to be trained in full."""
-
-SETTINGS: dict[str, list[Setting]] = {
-    "mnist": [
-        *_alike((64, 96), 16, 128),
-        *_tvae(18, (6, 1.0), (6, 5.0), (6, 30.0), (18, 5.0), (18, 30.0), (18, 60.0), (24, 30.0), (48, 30.0)),
-        *_poflow(
-            (64, 96),
-            **{
-                "change 1, wave 1": {"change_weight": 1.0},
-                "change 0.1, wave 1": {"change_weight": 0.1},
-                "change 0.1, wave 0.1": {"change_weight": 0.1, "ot_weight": 0.1, "initial_weight": 0.1},
-                "change 0.01, wave 1": {"change_weight": 0.01},
-            },
-        ),
-        *_ours((64, 96)),
-    ],
-    "shapes3d": [
-        *_alike((32, 96), 24, 128),
-        *_tvae(48, (18, 5.0), (18, 30.0), (36, 30.0), (48, 5.0), (48, 30.0), (48, 60.0), (72, 30.0)),
-        Setting("TVAE, 48 capsules of 6, μ = 30, all frames seen", "tvae", {"window": 4}),
-        *_poflow(
-            (32, 96),
-            **{
-                "change 0.1, wave 1": {"change_weight": 0.1},
-                "change 0.01, wave 1": {},
-                "change 0.01, wave 0.1": {"ot_weight": 0.1, "initial_weight": 0.1},
-                "change 0.001, wave 1": {"change_weight": 0.001},
-            },
-        ),
-        *_ours((32, 96)),
-    ],
-}
+"""The best of each method on MNIST, to be trained in full; two of those that read labels."""

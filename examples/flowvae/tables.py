@@ -29,7 +29,7 @@ _NOTES = ("<!-- notes -->", "<!-- end of notes -->")
 
 
 def write_table(path: Path, experiment: Experiment, command: str, planned: Sequence[Run], preset: str) -> list[Path]:
-    """Write `path` with `.md`, `.csv` and `.png`; what is missing stays out and is named.
+    """Write `path` with `.md`, `.csv` and, up to 30 rows, `.png`; what is missing stays out and is named.
 
     Where a run is not here, but a table beside this one has its figures, of the same configuration and seed, they are
     kept. So is what was written by hand between `<!-- notes -->` and `<!-- end of notes -->`.
@@ -82,6 +82,8 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     if drawn:
         draw_errors(path.with_suffix(".png"), found, factors, "; ".join(data_names))
         written.append(path.with_suffix(".png"))
+    else:
+        path.with_suffix(".png").unlink(missing_ok=True)
     return written
 
 
