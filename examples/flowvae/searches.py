@@ -30,15 +30,15 @@ def _common(name: str, method: str, sizes: tuple[int, ...], beside: Changes | No
 
 
 def _beta(*betas: float) -> list[Setting]:
-    return _named("β-VAE", "beta_vae", {f"β = {beta:g}": {"beta": beta} for beta in betas})
+    return _named("β-VAE", "beta_vae", {f"β = {beta:g}": {"beta": float(beta)} for beta in betas})
 
 
 def _factor(*gammas: float) -> list[Setting]:
-    return _named("FactorVAE", "factor_vae", {f"γ = {gamma:g}": {"gamma": gamma} for gamma in gammas})
+    return _named("FactorVAE", "factor_vae", {f"γ = {gamma:g}": {"gamma": float(gamma)} for gamma in gammas})
 
 
 def _slow(*pairs: tuple[float, float]) -> list[Setting]:
-    own = {f"γ = {gamma:g}, rate {rate:g}": {"gamma": gamma, "rate": rate} for gamma, rate in pairs}
+    own = {f"γ = {gamma:g}, rate {rate:g}": {"gamma": float(gamma), "rate": float(rate)} for gamma, rate in pairs}
     return _named("SlowVAE", "slow_vae", own)
 
 
@@ -46,7 +46,7 @@ def _tvae(usual: int, *pairs: tuple[int, float]) -> list[Setting]:
     """Pairs of capsules and μ; what the configuration has anyway, `usual` capsules and μ = 30, is left out."""
 
     def own(capsules: int, mu: float) -> Changes:
-        return ({} if capsules == usual else {"capsules": capsules}) | ({} if mu == 30 else {"mu": mu})
+        return ({} if capsules == usual else {"capsules": capsules}) | ({} if mu == 30 else {"mu": float(mu)})
 
     named = {f"{capsules} capsules of 6, μ = {mu:g}": own(capsules, mu) for capsules, mu in pairs}
     return _named("TVAE", "tvae", named)
