@@ -1,6 +1,7 @@
 """The figures of an experiment's runs as Markdown, CSV and a picture."""
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -191,7 +192,7 @@ def _markdown(header: list[str], cells: dict[str, list[str]]) -> list[str]:
 
 def draw_errors(path: Path, rows: dict[str, Values], factors: list[str], data: str) -> None:
     """Relative error of every model for every factor, with the seeds' spread."""
-    figure = Figure(figsize=(2.2 + 1.5 * len(factors), 0.34 * len(rows) * 1.6 + 1.6), layout="constrained")
+    figure = Figure(figsize=(2.8 + 1.5 * len(factors), 0.34 * len(rows) * 1.6 + 1.6), layout="constrained")
     axes = figure.subplots(1, len(factors), sharey=True, squeeze=False)[0]
     for axis, factor in zip(axes, factors, strict=True):
         errors = [values.get(f"{factor}: relative error", [float("nan")]) for values in rows.values()]
@@ -201,7 +202,7 @@ def draw_errors(path: Path, rows: dict[str, Values], factors: list[str], data: s
         axis.barh(range(len(rows)), means, xerr=spread, color=colors, height=0.7)
         axis.set_title(factor.replace("_", " "), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_yticks(range(len(rows)), list(rows))
+        axis.set_yticks(range(len(rows)), [textwrap.fill(name, 32) for name in rows])
     axes[0].invert_yaxis()
     figure.supxlabel(f"equivariance error relative to the frames, {data}", fontsize=9)
     figure.savefig(path, dpi=120)
