@@ -426,6 +426,24 @@ def test_rows_differ_at_the_published_sizes_too():
         assert len(keys) == len(papers), experiment.title
 
 
+def test_of_many_rows_some_are_named_and_none_is_drawn(tmp_path):
+    experiment = EXPERIMENTS["mnist_baseline_search"]
+    planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
+    for run in planned[:2]:
+        finish(run, figures(0.3))
+    page = write_table(tmp_path / "table", experiment, "", planned, "quick")[0].read_text()
+    assert f"{planned[31].row.name}, seed 0 and {len(planned) - 32} more." in page
+    assert planned[32].row.name + ", seed 0" not in page
+    assert (tmp_path / "table.png").exists()
+    for run in planned[2:]:
+        finish(run, figures(0.3))
+    page = write_table(tmp_path / "table", experiment, "", planned, "quick")[0].read_text()
+    assert "Not finished" not in page
+    assert "table.png" not in page
+    # Nor does the chart of the table before stay.
+    assert not (tmp_path / "table.png").exists()
+
+
 def test_an_experiment_without_results_says_so(tmp_path):
     experiment = EXPERIMENTS["mnist_weak"]
     planned = [Run(r, 0, None, tmp_path, ()) for r in experiment.rows]

@@ -63,7 +63,7 @@ def _video(title: str, data: str, flips: str) -> Experiment:
 
 
 def _search(title: str, data: str) -> Experiment:
-    """Twelve settings or more of each baseline on a data set, and ours beside them."""
+    """Every setting that is tried on a data set, in short runs; ours beside the baselines."""
     rows = [row(name, method, data, **own) for name, method, own in SETTINGS[data]]
     rows = [each._replace(overrides={**each.overrides, "trainer.max_steps": 1000}) for each in rows]
     return Experiment(

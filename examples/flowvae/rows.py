@@ -38,10 +38,10 @@ DATA = {
     "calms21": DataSet("flowvae.data.calms21.CalMS21Data", 0, 64, 5, 32, 2500, 324, 8, 90_000),
     "cityscapes": DataSet("flowvae.data.cityscapes.CityscapesData", 0, 64, 5, 32, 2500, 324, 8, 90_000),
 }
-VIDEO = "flowvae.data.video.VideoData"
+_VIDEO = "flowvae.data.video.VideoData"
 # The published frames of these are of 128 pixels; a quick run sees them at half the size.
 _PAPER_IMAGE = {"falcor3d": 128, "isaac3d": 128, "calms21": 128}
-VIDEO_FLOWS = 3
+_VIDEO_FLOWS = 3
 
 # What scenes of 64 pixels ask for beyond their sizes. They fill the frame, so that what decides between flows learns
 # slowly, or it decides by content; and they have an up and a down.
@@ -74,7 +74,7 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
         config = "mnist/unsupervised_choose.yaml"
         own = {MODEL_ARGS + "fields": known.factors + _SURPLUS[data], **_own(_CHOICE), **own}
     method = Path(config).stem
-    count = known.factors or VIDEO_FLOWS
+    count = known.factors or _VIDEO_FLOWS
     changes: dict[str, Any] = {
         "data": known.cls,
         DATA_ARGS + "steps": known.steps,
@@ -112,7 +112,7 @@ def _own(model: dict[str, Any]) -> dict[str, Any]:
 def data_of(row: Row) -> str:
     """Key into `DATA` of the data that a row runs on."""
     given = row.overrides.get("data", DATA["mnist"].cls)
-    if given == VIDEO:
+    if given == _VIDEO:
         return "calms21"
     return next(name for name, known in DATA.items() if known.cls == given)
 
@@ -123,7 +123,7 @@ def on_footage(row: Row, path: Path) -> Row:
     What is run in the place of a drive is taken for one, with a camera that moves.
     """
     camera = {DATA_ARGS + "camera": "moves"} if data_of(row) == "cityscapes" else {}
-    return row._replace(overrides={**row.overrides, "data": VIDEO, DATA_ARGS + "title": path.stem, **camera})
+    return row._replace(overrides={**row.overrides, "data": _VIDEO, DATA_ARGS + "title": path.stem, **camera})
 
 
 def paper_row(quick: Row) -> Row:
