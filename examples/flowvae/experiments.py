@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from .rows import DATA_ARGS, Row, row
-from .searches import BEST, SETTINGS
+from .searches import BEST, CHOSEN, SETTINGS
 
 METHODS = {
     "VAE": "vae",
@@ -45,7 +45,8 @@ class Experiment(NamedTuple):
 
 
 def _table(title: str, data: str) -> Experiment:
-    rows = [row(name, method, data) for name, method in METHODS.items()]
+    chosen = CHOSEN.get(data, {})
+    rows = [row(name, method, data, **chosen.get(method, {})) for name, method in METHODS.items()]
     return Experiment(
         f"{title}: baselines (FFRL) and flows with three degrees of supervision", rows, data=data, minutes=8
     )
