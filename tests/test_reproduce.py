@@ -426,6 +426,12 @@ def test_rows_differ_at_the_published_sizes_too():
         assert len(keys) == len(papers), experiment.title
 
 
+def test_what_is_tuned_for_quick_runs_leaves_the_published_sizes_alone():
+    quick = next(r for r in EXPERIMENTS["shapes3d_table"].rows if r.name == "ours, supervised")
+    assert quick.overrides["model.init_args.rotation_lr"] == 0.1
+    assert paper_row(quick).overrides == paper_row(row("", "supervised", "shapes3d")).overrides
+
+
 def test_of_many_rows_some_are_named_and_none_is_drawn(tmp_path):
     experiment = EXPERIMENTS["mnist_baseline_search"]
     planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .rows import DATA_ARGS, Row, row
+from .rows import DATA_ARGS, Row, row, tuned
 from .searches import BEST, CHOSEN, SETTINGS
 
 METHODS = {
@@ -46,7 +46,7 @@ class Experiment(NamedTuple):
 
 def _table(title: str, data: str) -> Experiment:
     chosen = CHOSEN.get(data, {})
-    rows = [row(name, method, data, **chosen.get(method, {})) for name, method in METHODS.items()]
+    rows = [tuned(row(name, method, data), chosen.get(method, {})) for name, method in METHODS.items()]
     return Experiment(
         f"{title}: baselines (FFRL) and flows with three degrees of supervision", rows, data=data, minutes=8
     )

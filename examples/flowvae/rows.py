@@ -8,12 +8,16 @@ MODEL_ARGS, DATA_ARGS = "model.init_args.", "data.init_args."
 
 
 class Row(NamedTuple):
-    """One model of an experiment: a configuration file, what differs from it, and what of that is the row's own."""
+    """One model of an experiment: a configuration file, what differs from it, and what of that is the row's own.
+
+    A row that was tuned for quick runs has in `untuned` what differs otherwise, from which its published sizes start.
+    """
 
     name: str
     config: str
     overrides: dict[str, Any] = {}  # noqa: RUF012
     varied: dict[str, Any] = {}  # noqa: RUF012
+    untuned: dict[str, Any] | None = None
 
 
 class DataSet(NamedTuple):
@@ -105,6 +109,11 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     return Row(name, config, {**changes, **own}, varied)
 
 
+def tuned(row: Row, model: dict[str, Any]) -> Row:
+    """A row with settings that a search found for quick runs."""
+    return row._replace(overrides={**row.overrides, **_own(model)}, untuned=row.overrides)
+
+
 def _own(model: dict[str, Any]) -> dict[str, Any]:
     return {MODEL_ARGS + key: value for key, value in model.items()}
 
@@ -133,7 +142,7 @@ def paper_row(quick: Row) -> Row:
     method = Path(quick.config).stem
     latent, image = known.paper_latent, _PAPER_IMAGE.get(data, known.image_size)
     changes: dict[str, Any] = {
-        **quick.overrides,
+        **(quick.overrides if quick.untuned is None else quick.untuned),
         "trainer.max_steps": known.paper_max_steps,
         MODEL_ARGS + "size": "paper",
         MODEL_ARGS + "lr": 1e-4,
