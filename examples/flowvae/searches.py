@@ -42,6 +42,24 @@ def _slow(*pairs: tuple[float, float]) -> list[Setting]:
     return _named("SlowVAE", "slow_vae", own)
 
 
+def _straight_lines(*sizes: int) -> list[Setting]:
+    """Of the methods whose traversals are straight lines; `sizes` of the plain VAE's code."""
+    return [
+        Setting("VAE, β = 1", "vae", {}),
+        *_common("VAE", "vae", sizes),
+        Setting("VAE, learning rate 0.0005", "vae", {"lr": 5e-4}),
+        Setting("VAE, learning rate 0.008", "vae", {"lr": 8e-3}),
+        Setting("VAE, learning rate 0.008, held half-way", "vae", {"lr": 8e-3, "hold": 0.5}),
+        *_beta(0.1, 0.25, 0.5, 2, 4, 8),
+        *_common("β-VAE, β = 0.25", "beta_vae", (64, 96), {"beta": 0.25}),
+        *_factor(0.5, 2, 5, 10, 35),
+        Setting("FactorVAE, γ = 2, quicker discriminator", "factor_vae", {"gamma": 2.0, "discriminator_lr": 1e-3}),
+        *_common("FactorVAE, γ = 2", "factor_vae", (64, 96), {"gamma": 2.0}),
+        *_slow((1, 6), (3, 6), (10, 6), (30, 6), (10, 1), (10, 20)),
+        *_common("SlowVAE", "slow_vae", (64, 96)),
+    ]
+
+
 def _tvae(usual: int, *pairs: tuple[int, float]) -> list[Setting]:
     """Pairs of capsules and μ; what the configuration has anyway, `usual` capsules and μ = 30, is left out."""
 
@@ -75,18 +93,7 @@ def _free(name: str, method: str, *sizes: int, **own: Any) -> list[Setting]:
 
 SETTINGS: dict[str, list[Setting]] = {
     "mnist": [
-        Setting("VAE, β = 1", "vae", {}),
-        *_common("VAE", "vae", (16, 64, 96, 128)),
-        Setting("VAE, learning rate 0.0005", "vae", {"lr": 5e-4}),
-        Setting("VAE, learning rate 0.008", "vae", {"lr": 8e-3}),
-        Setting("VAE, learning rate 0.008, held half-way", "vae", {"lr": 8e-3, "hold": 0.5}),
-        *_beta(0.1, 0.25, 0.5, 2, 4, 8),
-        *_common("β-VAE, β = 0.25", "beta_vae", (64, 96), {"beta": 0.25}),
-        *_factor(0.5, 2, 5, 10, 35),
-        Setting("FactorVAE, γ = 2, quicker discriminator", "factor_vae", {"gamma": 2.0, "discriminator_lr": 1e-3}),
-        *_common("FactorVAE, γ = 2", "factor_vae", (64, 96), {"gamma": 2.0}),
-        *_slow((1, 6), (3, 6), (10, 6), (30, 6), (10, 1), (10, 20)),
-        *_common("SlowVAE", "slow_vae", (64, 96)),
+        *_straight_lines(16, 64, 96, 128),
         *_tvae(18, (6, 1), (6, 5), (6, 30), (18, 5), (18, 30), (18, 60), (24, 30), (48, 30)),
         *_common("TVAE", "tvae", ()),
         Setting("PoFlow, change 1, wave 1", "poflow", {"change_weight": 1.0}),
@@ -106,18 +113,7 @@ SETTINGS: dict[str, list[Setting]] = {
         *_free("ours, supervised, rotations at 0.1 of the rate", "supervised", 64, rotation_lr=0.1),
     ],
     "shapes3d": [
-        Setting("VAE, β = 1", "vae", {}),
-        *_common("VAE", "vae", (16, 32, 64, 96)),
-        Setting("VAE, learning rate 0.0005", "vae", {"lr": 5e-4}),
-        Setting("VAE, learning rate 0.008", "vae", {"lr": 8e-3}),
-        Setting("VAE, learning rate 0.008, held half-way", "vae", {"lr": 8e-3, "hold": 0.5}),
-        *_beta(0.1, 0.25, 0.5, 2, 4, 8),
-        *_common("β-VAE, β = 0.25", "beta_vae", (64, 96), {"beta": 0.25}),
-        *_factor(0.5, 2, 5, 10, 35),
-        Setting("FactorVAE, γ = 2, quicker discriminator", "factor_vae", {"gamma": 2.0, "discriminator_lr": 1e-3}),
-        *_common("FactorVAE, γ = 2", "factor_vae", (64, 96), {"gamma": 2.0}),
-        *_slow((10, 6), (1, 6), (3, 6), (30, 6), (10, 1), (10, 20)),
-        *_common("SlowVAE", "slow_vae", (64, 96)),
+        *_straight_lines(16, 32, 64, 96),
         *_tvae(48, (18, 5), (18, 30), (24, 30), (48, 5), (48, 30), (48, 60), (64, 30)),
         Setting("TVAE, 48 capsules of 6, μ = 30, all frames seen", "tvae", {"window": 4}),
         *_common("TVAE", "tvae", ()),
@@ -131,11 +127,7 @@ SETTINGS: dict[str, list[Setting]] = {
         *_held("PoFlow", "poflow", 64, path="wave 0.1, path free, ", path_kl=None, **_WEAK_WAVE),
         Setting("ours, supervised", "supervised", {}),
         Setting("ours, supervised, learning rate held half-way", "supervised", {"hold": 0.5}),
-        Setting(
-            "ours, supervised, learning rate 0.004, held half-way",
-            "supervised",
-            {"lr": 4e-3, "hold": 0.5},
-        ),
+        Setting("ours, supervised, learning rate 0.004, held half-way", "supervised", {"lr": 4e-3, "hold": 0.5}),
         Setting(
             "ours, supervised, gradients alone, learning rate 0.004, held half-way",
             "supervised",
