@@ -116,7 +116,7 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         lines.append(f"| {k} | {used:.2f} | {' | '.join(cells)} | {words} |")
         picture = folder / f"{path.name}_flow{k}_seed{seed}"
         movie = model.decode(model.roll(z0, k, 2 * data.steps).z).sigmoid()
-        written += save_pictures(picture, movie)
+        written += save_pictures(picture, _brightened(movie) if data.background == "remove" else movie)
     lines += [
         "",
         "Correlations over all steps of the test snippets. In words: means over the snippets of the traversal.",
@@ -125,6 +125,11 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         else "The camera moves: pan, growth and turning are those of the whole picture, moved as one.",
     ]
     return lines, figures, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights)]
+
+
+def _brightened(movie: Tensor) -> Tensor:
+    """Frames in which little is left, with the brightest of the first ones in white."""
+    return (movie / movie[0].amax()).clamp(max=1)
 
 
 def draw_usage(path: Path, weights: Tensor) -> Path:
