@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from .rows import DATA_ARGS, Row, row, tuned
-from .searches import BEST, CHOSEN, SETTINGS
+from .searches import CHOSEN, SETTINGS
 
 METHODS = {
     "VAE": "vae",
@@ -76,11 +76,6 @@ def _search(title: str, data: str) -> Experiment:
     )
 
 
-def _best(title: str, data: str) -> Experiment:
-    rows = [row(name, method, data, **own) for name, method, own in BEST[data]]
-    return Experiment(f"{title}: the best settings of the search, trained in full", rows, "ours", data, minutes=8)
-
-
 _SUPERVISED = row("ours, supervised", "supervised")
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -142,9 +137,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         minutes=12,
     ),
     "mnist_baseline_search": _search("MNIST", "mnist"),
-    "mnist_baseline_best": _best("MNIST", "mnist"),
     "shapes3d_baseline_search": _search("Shapes3D", "shapes3d"),
-    "shapes3d_baseline_best": _best("Shapes3D", "shapes3d"),
     "mnist_choose_k": Experiment(
         "Choosing K: banks with more flows than the data have transformations",
         [row(f"K = {k}, learnable rates", "unsupervised_choose", fields=k) for k in (5, 8)],

@@ -1,4 +1,4 @@
-"""Settings that were tried with each method, and the best of them."""
+"""Settings that were tried with each method, and those that the tables took from them."""
 
 from typing import Any, NamedTuple
 
@@ -141,23 +141,8 @@ SETTINGS: dict[str, list[Setting]] = {
     ],
 }
 
-BEST: dict[str, list[Setting]] = {
-    "mnist": [
-        *_free("PoFlow", "poflow", 64),
-        *_free("ours, supervised, rotations at 0.1 of the rate", "supervised", 64, rotation_lr=0.1),
-    ],
-    "shapes3d": [
-        *_free("PoFlow", "poflow", 64),
-        *_free("ours, supervised, rotations at 0.1 of the rate", "supervised", 64, rotation_lr=0.1),
-        *_slow_rotations("ours, supervised", "supervised", 0.1),
-    ],
-}
-"""The best of the methods that read labels, to be trained in full; no other comes near these in short runs."""
-
 CHOSEN: dict[str, dict[str, Changes]] = {
-    "shapes3d": {
-        "poflow": {**_LARGE, "path_kl": None},
-        "supervised": {**_LARGE, "path_kl": None, "rotation_lr": 0.1},
-    }
+    data: {"poflow": {**_LARGE, "path_kl": None}, "supervised": {**_LARGE, "path_kl": None, "rotation_lr": 0.1}}
+    for data in SETTINGS
 }
-"""What methods have in the table of a data set because the search found it; the others gain nothing that shows."""
+"""What the tables have because it was the best in the search; methods that are not named gained little."""
