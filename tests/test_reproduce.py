@@ -28,7 +28,7 @@ from flowvae.rows import DATA, Row, data_of, paper_row, row  # noqa: E402
 from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
 from flowvae.selection import BackwardSelection  # noqa: E402
 from flowvae.tables import append_table, write_table  # noqa: E402
-from flowvae.video_results import finish_video  # noqa: E402
+from flowvae.video_results import _brightened, finish_video  # noqa: E402
 from test_grid_data import write_dsprites, write_folder, write_shapes3d  # noqa: E402
 
 PAPERS = [
@@ -629,7 +629,7 @@ def test_flows_of_digits_move_the_shapes_of_a_dsprites_file(tmp_path, monkeypatc
 
 def test_a_table_of_next_frames_says_what_was_known(tmp_path):
     batch = {"frames": torch.rand(2, 4, 3, 28, 28)}
-    data = SimpleNamespace(camera="rests", steps=3, test_dataloader=lambda: [[batch]])
+    data = SimpleNamespace(camera="rests", steps=3, background="remove", test_dataloader=lambda: [[batch]])
     models = UnsupervisedFlowVAE(latent=8, width=8).eval(), VAE(latent=8).eval()
     experiment = EXPERIMENTS["calms21"]
     runs = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
@@ -649,6 +649,16 @@ def test_a_table_of_next_frames_says_what_was_known(tmp_path):
         entries = list(csv.DictReader((tmp_path / "calms21.csv").open(newline="")))
         assert [entry["run"] for entry in entries if entry["row"] == "VAE"] == [runs[1].folder.name] * 5
         assert sum(entry["figure"] == "flow 0: usage" for entry in entries) == 1
+
+
+def test_frames_in_which_little_is_left_are_brightened():
+    movie = torch.rand(4, 2, 3, 8, 8) / 3
+    movie[2] *= 2
+    bright = _brightened(movie)
+    assert bright[0].amax() == 1
+    dim = bright < 1
+    assert torch.allclose(bright[dim], (movie / movie[0].amax())[dim])
+    assert 0 < (~dim[2]).sum() < dim[2].numel()
 
 
 def test_every_flow_of_a_model_is_drawn_by_itself(tmp_path, monkeypatch):
