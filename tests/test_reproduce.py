@@ -19,13 +19,14 @@ sys.path.insert(0, str(EXAMPLES))
 import reproduce  # noqa: E402
 from flowvae.baselines import VAE  # noqa: E402
 from flowvae.data.shapes3d import NAMES  # noqa: E402
-from flowvae.experiments import EXPERIMENTS, Experiment  # noqa: E402
+from flowvae.experiments import EXPERIMENTS, METHODS, Experiment  # noqa: E402
 from flowvae.finish import FINISHERS, check_data  # noqa: E402
 from flowvae.model import FlowVAE, UnsupervisedFlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
 from flowvae.records import Further, add_further, columns, read_rows  # noqa: E402
 from flowvae.rows import DATA, Row, data_of, paper_row, row  # noqa: E402
 from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
+from flowvae.searches import CHOSEN, SETTINGS  # noqa: E402
 from flowvae.selection import BackwardSelection  # noqa: E402
 from flowvae.tables import append_table, write_table  # noqa: E402
 from flowvae.video_results import _brightened, finish_video  # noqa: E402
@@ -426,10 +427,16 @@ def test_rows_differ_at_the_published_sizes_too():
         assert len(keys) == len(papers), experiment.title
 
 
-def test_what_is_tuned_for_quick_runs_leaves_the_published_sizes_alone():
-    quick = next(r for r in EXPERIMENTS["shapes3d_table"].rows if r.name == "ours, supervised")
-    assert quick.overrides["model.init_args.rotation_lr"] == 0.1
-    assert paper_row(quick).overrides == paper_row(row("", "supervised", "shapes3d")).overrides
+@pytest.mark.parametrize(("data", "method"), [(data, method) for data in CHOSEN for method in CHOSEN[data]])
+def test_what_a_table_took_was_searched_and_leaves_the_published_sizes_alone(data, method):
+    chosen = CHOSEN[data][method]
+    assert any((s.method, s.changes) == (method, chosen) for s in SETTINGS[data])
+    rows = EXPERIMENTS[f"{data}_table"].rows
+    name = next(name for name, known in METHODS.items() if known == method)
+    quick, usual = next(r for r in rows if r.name == name), row(name, method, data)
+    assert quick.overrides == row(name, method, data, **chosen).overrides != usual.overrides
+    assert paper_row(quick) == paper_row(usual)
+    assert [r for r in rows if r.tuned] == [r for r in rows if METHODS[r.name] in CHOSEN[data]]
 
 
 def test_of_many_rows_some_are_named_and_none_is_drawn(tmp_path):

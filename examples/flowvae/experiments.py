@@ -1,8 +1,8 @@
 """Every table and figure of the two papers: which models it needs on which data, and what is drawn of them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .rows import DATA_ARGS, Row, row, tuned
+from .rows import DATA_ARGS, Row, row, tune
 from .searches import CHOSEN, SETTINGS
 
 METHODS = {
@@ -45,8 +45,12 @@ class Experiment(NamedTuple):
 
 
 def _table(title: str, data: str) -> Experiment:
+    rows = [row(name, method, data) for name, method in METHODS.items()]
     chosen = CHOSEN.get(data, {})
-    rows = [tuned(row(name, method, data), chosen.get(method, {})) for name, method in METHODS.items()]
+    rows = [
+        tune(each, chosen[method]) if method in chosen else each
+        for each, method in zip(rows, METHODS.values(), strict=True)
+    ]
     return Experiment(
         f"{title}: baselines (FFRL) and flows with three degrees of supervision", rows, data=data, minutes=8
     )
@@ -57,9 +61,11 @@ def _unsupervised(title: str, data: str) -> Experiment:
     return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, "traversals", 12)
 
 
-def _video(title: str, data: str, flips: str) -> Experiment:
+def _video(title: str, data: str, **snippets: Any) -> Experiment:
+    """`snippets` are arguments of the data module."""
     rows = [row("ours, unsupervised", "video/unsupervised", data), row("VAE", "vae", data)]
-    rows = [each._replace(overrides={**each.overrides, DATA_ARGS + "flips": flips}) for each in rows]
+    own = {DATA_ARGS + name: value for name, value in snippets.items()}
+    rows = [each._replace(overrides={**each.overrides, **own}) for each in rows]
     return Experiment(f"{title}: unsupervised flows of real motion (STA)", rows, "STA", data, "video", 8)
 
 
@@ -68,7 +74,7 @@ def _search(title: str, data: str) -> Experiment:
     rows = [row(name, method, data, **own) for name, method, own in SETTINGS[data]]
     rows = [each._replace(overrides={**each.overrides, "trainer.max_steps": 1000}) for each in rows]
     return Experiment(
-        f"{title}: settings of the baselines, in short runs of 1,000 steps judged on test sequences, in their favour",
+        f"{title}: settings of the methods, in short runs of 1,000 steps judged on test sequences",
         rows,
         "ours",
         data,
@@ -110,8 +116,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "shapes3d_unsupervised": _unsupervised("Shapes3D", "shapes3d"),
     "falcor3d_unsupervised": _unsupervised("Falcor3D", "falcor3d"),
     "isaac3d_unsupervised": _unsupervised("Isaac3D", "isaac3d"),
-    "calms21": _video("CalMS21", "calms21", "both"),
-    "cityscapes": _video("Cityscapes", "cityscapes", "horizontal"),
+    "calms21": _video("CalMS21", "calms21", flips="both", background="remove", stride=5),
+    "cityscapes": _video("Cityscapes", "cityscapes", flips="horizontal"),
     "mnist_ablations": Experiment(
         "Ablations of the unsupervised model (STA)",
         [

@@ -8,16 +8,16 @@ MODEL_ARGS, DATA_ARGS = "model.init_args.", "data.init_args."
 
 
 class Row(NamedTuple):
-    """One model of an experiment: a configuration file, what differs from it, and what of that is the row's own.
+    """One model of an experiment: a configuration file and what differs from it.
 
-    A row that was tuned for quick runs has in `untuned` what differs otherwise, from which its published sizes start.
+    Of that, `varied` is what distinguishes the row at any size, `tuned` what was found for quick runs alone.
     """
 
     name: str
     config: str
     overrides: dict[str, Any] = {}  # noqa: RUF012
     varied: dict[str, Any] = {}  # noqa: RUF012
-    untuned: dict[str, Any] | None = None
+    tuned: dict[str, Any] = {}  # noqa: RUF012
 
 
 class DataSet(NamedTuple):
@@ -46,6 +46,7 @@ _VIDEO = "flowvae.data.video.VideoData"
 # The published frames of these are of 128 pixels; a quick run sees them at half the size.
 _PAPER_IMAGE = {"falcor3d": 128, "isaac3d": 128, "calms21": 128}
 _VIDEO_FLOWS = 3
+_OF_THE_CLIPS = {DATA_ARGS + "stride", DATA_ARGS + "background"}
 
 # What scenes of 64 pixels ask for beyond their sizes. They fill the frame, so that what decides between flows learns
 # slowly, or it decides by content; and they have an up and a down.
@@ -109,9 +110,10 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     return Row(name, config, {**changes, **own}, varied)
 
 
-def tuned(row: Row, model: dict[str, Any]) -> Row:
-    """A row with settings that a search found for quick runs."""
-    return row._replace(overrides={**row.overrides, **_own(model)}, untuned=row.overrides)
+def tune(usual: Row, model: dict[str, Any]) -> Row:
+    """A row with settings that a search found for quick runs; its published sizes stay those of the usual row."""
+    found = _own(model)
+    return usual._replace(overrides={**usual.overrides, **found}, tuned=found)
 
 
 def _own(model: dict[str, Any]) -> dict[str, Any]:
@@ -129,10 +131,12 @@ def data_of(row: Row) -> str:
 def on_footage(row: Row, path: Path) -> Row:
     """A row for an official video data set, on any other footage: a video file or a folder of frames.
 
-    What is run in the place of a drive is taken for one, with a camera that moves.
+    What is run in the place of a drive is taken for one, with a camera that moves. Step and background are as
+    `VideoData` has them, whatever the data set asks for.
     """
     camera = {DATA_ARGS + "camera": "moves"} if data_of(row) == "cityscapes" else {}
-    return row._replace(overrides={**row.overrides, "data": _VIDEO, DATA_ARGS + "title": path.stem, **camera})
+    kept = {name: value for name, value in row.overrides.items() if name not in _OF_THE_CLIPS}
+    return row._replace(overrides={**kept, "data": _VIDEO, DATA_ARGS + "title": path.stem, **camera})
 
 
 def paper_row(quick: Row) -> Row:
@@ -142,7 +146,7 @@ def paper_row(quick: Row) -> Row:
     method = Path(quick.config).stem
     latent, image = known.paper_latent, _PAPER_IMAGE.get(data, known.image_size)
     changes: dict[str, Any] = {
-        **(quick.overrides if quick.untuned is None else quick.untuned),
+        **{name: value for name, value in quick.overrides.items() if name not in quick.tuned},
         "trainer.max_steps": known.paper_max_steps,
         MODEL_ARGS + "size": "paper",
         MODEL_ARGS + "lr": 1e-4,

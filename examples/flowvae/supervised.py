@@ -36,8 +36,8 @@ class FlowVAE(SequenceVAE):
         decoded: Frames decoded per sequence in training: frame 0 and random others, reweighted; 0 decodes all.
         code_warmup: Share of the training in which the weight of the code's divergence rises from 0.1 to 1.
         lr: Peak learning rate, after a short warm-up.
-        rotation_lr: Learning rate of the flows' rotations, as a share of that of the rest. A unit moves codes along its
-            input weights, which are short, or by its rotation's own: at one rate rotations learn the faster of the two.
+        rotation_lr: Learning rate of the rotations, as a share of that of the rest. A unit has one number for its
+            gradient and `latent` for its rotation, and Adam changes all alike: at one rate rotations learn far faster.
         hold: Share of the training after which the learning rate begins its cosine decay.
         bfloat16: Run encoder and decoder in bfloat16, where the device multiplies it.
         compile: Compile what a training step does outside its networks.
