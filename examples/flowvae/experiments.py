@@ -130,7 +130,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             row("rotational flows alone", "unsupervised_single", kind="rotational"),
             *(row(f"K = {k}", "unsupervised_single", fields=k) for k in (2, 5, 8)),
             row("on/keep 0.3/0.7", "unsupervised_single", on=0.3, keep=0.7),
-            row("rotations at a tenth of the learning rate", "unsupervised_single", rotation_lr=0.1),
         ],
         "STA",
         minutes=12,
