@@ -24,7 +24,7 @@ from flowvae.finish import FINISHERS, check_data  # noqa: E402
 from flowvae.model import FlowVAE, UnsupervisedFlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
 from flowvae.records import Further, add_further, columns, read_rows  # noqa: E402
-from flowvae.rows import DATA, Row, data_of, paper_row, row  # noqa: E402
+from flowvae.rows import DATA, Row, data_of, on_footage, paper_row, row  # noqa: E402
 from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
 from flowvae.searches import CHOSEN, SETTINGS  # noqa: E402
 from flowvae.selection import BackwardSelection  # noqa: E402
@@ -425,6 +425,15 @@ def test_rows_differ_at_the_published_sizes_too():
         papers = [paper_row(r) for r in experiment.rows if r.name not in alike]
         keys = {json.dumps([r.config, r.overrides], sort_keys=True) for r in papers}
         assert len(keys) == len(papers), experiment.title
+
+
+def test_what_suits_the_stand_in_of_mice_is_asked_of_no_other_footage():
+    clips = {"data.init_args.stride", "data.init_args.background"}
+    for usual in EXPERIMENTS["calms21"].rows:
+        assert clips < usual.overrides.keys()
+        for other in (on_footage(usual, Path("mouse.mp4")), paper_row(usual)):
+            assert not clips & other.overrides.keys()
+            assert "data.init_args.flips" in other.overrides
 
 
 @pytest.mark.parametrize(("data", "method"), [(data, method) for data in CHOSEN for method in CHOSEN[data]])

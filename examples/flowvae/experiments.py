@@ -61,11 +61,10 @@ def _unsupervised(title: str, data: str) -> Experiment:
     return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, "traversals", 12)
 
 
-def _video(title: str, data: str, **snippets: Any) -> Experiment:
-    """`snippets` are arguments of the data module."""
+def _video(title: str, data: str, flips: str, **quick: Any) -> Experiment:
+    """`quick` are arguments of the data module in quick runs."""
     rows = [row("ours, unsupervised", "video/unsupervised", data), row("VAE", "vae", data)]
-    own = {DATA_ARGS + name: value for name, value in snippets.items()}
-    rows = [each._replace(overrides={**each.overrides, **own}) for each in rows]
+    rows = [tune(each._replace(overrides={**each.overrides, DATA_ARGS + "flips": flips}), {}, quick) for each in rows]
     return Experiment(f"{title}: unsupervised flows of real motion (STA)", rows, "STA", data, "video", 8)
 
 
@@ -116,8 +115,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "shapes3d_unsupervised": _unsupervised("Shapes3D", "shapes3d"),
     "falcor3d_unsupervised": _unsupervised("Falcor3D", "falcor3d"),
     "isaac3d_unsupervised": _unsupervised("Isaac3D", "isaac3d"),
-    "calms21": _video("CalMS21", "calms21", flips="both", background="remove", stride=5),
-    "cityscapes": _video("Cityscapes", "cityscapes", flips="horizontal"),
+    "calms21": _video("CalMS21", "calms21", "both", background="remove", stride=5),
+    "cityscapes": _video("Cityscapes", "cityscapes", "horizontal"),
     "mnist_ablations": Experiment(
         "Ablations of the unsupervised model (STA)",
         [

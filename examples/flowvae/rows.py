@@ -46,7 +46,6 @@ _VIDEO = "flowvae.data.video.VideoData"
 # The published frames of these are of 128 pixels; a quick run sees them at half the size.
 _PAPER_IMAGE = {"falcor3d": 128, "isaac3d": 128, "calms21": 128}
 _VIDEO_FLOWS = 3
-_OF_THE_CLIPS = {DATA_ARGS + "stride", DATA_ARGS + "background"}
 
 # What scenes of 64 pixels ask for beyond their sizes. They fill the frame, so that what decides between flows learns
 # slowly, or it decides by content; and they have an up and a down.
@@ -110,10 +109,14 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     return Row(name, config, {**changes, **own}, varied)
 
 
-def tune(usual: Row, model: dict[str, Any]) -> Row:
-    """A row with settings that a search found for quick runs; its published sizes stay those of the usual row."""
-    found = _own(model)
+def tune(usual: Row, model: dict[str, Any], data: dict[str, Any] | None = None) -> Row:
+    """A row with arguments of model and data for quick runs alone; its published sizes stay those of the usual row."""
+    found = {**_own(model), **{DATA_ARGS + name: value for name, value in (data or {}).items()}}
     return usual._replace(overrides={**usual.overrides, **found}, tuned=found)
+
+
+def _untuned(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in row.overrides.items() if name not in row.tuned}
 
 
 def _own(model: dict[str, Any]) -> dict[str, Any]:
@@ -131,12 +134,12 @@ def data_of(row: Row) -> str:
 def on_footage(row: Row, path: Path) -> Row:
     """A row for an official video data set, on any other footage: a video file or a folder of frames.
 
-    What is run in the place of a drive is taken for one, with a camera that moves. Step and background are as
-    `VideoData` has them, whatever the data set asks for.
+    What is run in the place of a drive is taken for one, with a camera that moves. What was tuned to the data set is left
+    out.
     """
     camera = {DATA_ARGS + "camera": "moves"} if data_of(row) == "cityscapes" else {}
-    kept = {name: value for name, value in row.overrides.items() if name not in _OF_THE_CLIPS}
-    return row._replace(overrides={**kept, "data": _VIDEO, DATA_ARGS + "title": path.stem, **camera})
+    overrides = {**_untuned(row), "data": _VIDEO, DATA_ARGS + "title": path.stem, **camera}
+    return row._replace(overrides=overrides, tuned={})
 
 
 def paper_row(quick: Row) -> Row:
@@ -146,7 +149,7 @@ def paper_row(quick: Row) -> Row:
     method = Path(quick.config).stem
     latent, image = known.paper_latent, _PAPER_IMAGE.get(data, known.image_size)
     changes: dict[str, Any] = {
-        **{name: value for name, value in quick.overrides.items() if name not in quick.tuned},
+        **_untuned(quick),
         "trainer.max_steps": known.paper_max_steps,
         MODEL_ARGS + "size": "paper",
         MODEL_ARGS + "lr": 1e-4,
