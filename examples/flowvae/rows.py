@@ -134,8 +134,8 @@ def data_of(row: Row) -> str:
 def on_footage(row: Row, path: Path) -> Row:
     """A row for an official video data set, on any other footage: a video file or a folder of frames.
 
-    What is run in the place of a drive is taken for one, with a camera that moves. What was tuned to the data set is left
-    out.
+    What is run in the place of a drive is taken for one, with a camera that moves. What was tuned to the data set is
+    left out.
     """
     camera = {DATA_ARGS + "camera": "moves"} if data_of(row) == "cityscapes" else {}
     overrides = {**_untuned(row), "data": _VIDEO, DATA_ARGS + "title": path.stem, **camera}
