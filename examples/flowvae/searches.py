@@ -123,8 +123,8 @@ SETTINGS: dict[str, list[Setting]] = {
         *_free("ours, supervised, rotations at 0.1 of the rate", "supervised", 64, rotation_lr=0.1),
     ],
     "shapes3d": [
-        *_straight_lines(16, 32, 64, 96),
-        *_tvae(48, (18, 5), (18, 30), (24, 30), (48, 5), (48, 30), (48, 60), (64, 30)),
+        *_straight_lines(64, 96),
+        *_tvae(48, (18, 5), (18, 30), (24, 30), (48, 5), (48, 30), (48, 60)),
         Setting("TVAE, 48 capsules of 6, μ = 30, all frames seen", "tvae", {"window": 4}),
         *_common("TVAE", "tvae", ()),
         Setting("PoFlow, change 0.1, wave 1", "poflow", {"change_weight": 0.1}),
