@@ -159,6 +159,7 @@ class FlowVAE(SequenceVAE):
 
     def _own_rates(self) -> list[tuple[list[nn.Parameter], float]]:
         """Parameters with a learning rate of their own, and that rate."""
+        # No group of their own at the usual rate: trainings that were begun without one go on.
         if self.hparams.rotation_lr == 1:
             return []
         rotations = [p for name, p in self.flows.named_parameters() if name.endswith("cross")]
