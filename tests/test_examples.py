@@ -203,23 +203,6 @@ def test_the_selector_may_learn_more_slowly():
         assert rates[id(p)] == pytest.approx(1e-4 if slow else 1e-3)
 
 
-@pytest.mark.parametrize("name", ["FlowVAE", "WeakFlowVAE", "UnsupervisedFlowVAE"])
-def test_rotations_may_learn_more_slowly(name: str):
-    from flowvae import model as models
-
-    def rates(**arguments) -> dict[str, float]:
-        model = getattr(models, name)(latent=4, width=4, lr=1e-3, **arguments)
-        groups = {id(p): group.get("lr", model.lr) for group in model._parameter_groups() for p in group["params"]}
-        return {parameter: groups[id(p)] for parameter, p in model.named_parameters()}
-
-    usual, slow = rates(), rates(rotation_lr=0.1)
-    differ = [parameter for parameter in usual if slow[parameter] != usual[parameter]]
-    assert differ == ["flows.stack.cross"]
-    assert slow["flows.stack.cross"] == pytest.approx(1e-4)
-    # A flow without rotations has none to slow down.
-    assert rates(rotation_lr=0.1, kind="potential") == rates(kind="potential")
-
-
 def test_of_scenes_a_selector_sees_the_changes():
     from flowvae.networks import _Change, make_sequence_network
 

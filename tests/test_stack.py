@@ -34,6 +34,21 @@ def test_rotations_are_sent_across_the_weights_and_gradients_along_them():
     close((snapshot.rotation * snapshot.weight).sum(-1), torch.zeros(2, 4), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("dim", [4, 64, 256])
+def test_a_step_of_adam_changes_rotations_by_as_large_a_share_as_gradients(dim):
+    fields = ridge_stack(dim=dim, width=400)
+    optimizer = torch.optim.Adam([fields.amplitude, fields.cross], lr=1e-4)
+    before = fields.at(torch.tensor(0.0))
+    sum((p * torch.randn_like(p)).sum() for p in (fields.amplitude, fields.cross)).backward()
+    optimizer.step()
+    after = fields.at(torch.tensor(0.0))
+    gradients, rotations = (
+        (new - old).norm() / old.norm()
+        for old, new in ((before.amplitude, after.amplitude), (before.rotation, after.rotation))
+    )
+    assert (rotations / gradients).item() == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.parametrize("activation", ["logcosh", "softplus"])
 def test_convex_amplitudes_are_positive_at_all_times(activation):
     fields = randomize(ridge_stack(kind="potential", convex=True, activation=activation), scale=3.0)

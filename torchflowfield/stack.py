@@ -104,7 +104,7 @@ class RidgeStack(nn.Module):
         fields, width = self.bias.shape
         # Made under `inference_mode`, as by a validation before the training, it could not be trained.
         with torch.inference_mode(False), torch.no_grad():
-            for parameter, std in ((self.weight, dim**-0.5), (self.cross, 0.1 * (width * dim) ** -0.5)):
+            for parameter, std in ((self.weight, dim**-0.5), (self.cross, 0.1 * width**-0.5)):
                 if isinstance(parameter, UninitializedParameter):
                     parameter.materialize((fields, width, dim), device=self.bias.device, dtype=self.bias.dtype)
                     parameter.normal_(std=std)
@@ -126,7 +126,9 @@ class RidgeStack(nn.Module):
         rotation = of_context = None
         if self.cross is not None:
             unit = F.normalize(self.weight, dim=-1)
-            rotation = self.cross - (self.cross * unit).sum(-1, keepdim=True) * unit
+            # Numbers of the size of the amplitudes: Adam changes all alike, and rotations would learn far faster.
+            across = self.cross * self.cross.shape[-1] ** -0.5
+            rotation = across - (across * unit).sum(-1, keepdim=True) * unit
         if context is not None:
             of_context = torch.einsum("...c,khc->...kh", context, self.context_weight)
         still = RidgeSnapshot(self.activation, self.weight, norm2, rotation, self.bias, self.amplitude, None, None)

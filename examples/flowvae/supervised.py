@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal
 
 from torchflowfield import DiffusionPrior, DynamicOTLoss, FlowBank, FlowPath, Forcing, ODEStepper, PathKL
 
-from .base import Codes, Rollout, SequenceVAE, code_kl, log_normal, parameter_groups, training_progress
+from .base import Codes, Rollout, SequenceVAE, code_kl, log_normal, training_progress
 from .data.sequences import Batch
 from .networks import bernoulli_log_prob
 
@@ -36,8 +36,6 @@ class FlowVAE(SequenceVAE):
         decoded: Frames decoded per sequence in training: frame 0 and random others, reweighted; 0 decodes all.
         code_warmup: Share of the training in which the weight of the code's divergence rises from 0.1 to 1.
         lr: Peak learning rate, after a short warm-up.
-        rotation_lr: Learning rate of the rotations, as a share of that of the rest. A unit has one number for its
-            gradient and `latent` for its rotation, and Adam changes all alike: at one rate rotations learn far faster.
         hold: Share of the training after which the learning rate begins its cosine decay.
         bfloat16: Run encoder and decoder in bfloat16, where the device multiplies it.
         compile: Compile what a training step does outside its networks.
@@ -62,7 +60,6 @@ class FlowVAE(SequenceVAE):
         decoded: int = 2,
         code_warmup: float = 0.0,
         lr: float = 2e-3,
-        rotation_lr: float = 1.0,
         hold: float = 0.0,
         bfloat16: bool = False,
         compile: bool = False,
@@ -156,17 +153,6 @@ class FlowVAE(SequenceVAE):
         if self.path_kl is not None:
             terms["path_kl"] = self.path_kl(path, log_normal(z0, mean, std)).total
         return path.z, terms
-
-    def _own_rates(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Parameters with a learning rate of their own, and that rate."""
-        # No group of their own at the usual rate: trainings that were begun without one go on.
-        if self.hparams.rotation_lr == 1:
-            return []
-        rotations = [p for name, p in self.flows.named_parameters() if name.endswith("cross")]
-        return [(rotations, self.lr * self.hparams.rotation_lr)]
-
-    def _parameter_groups(self) -> list[dict]:
-        return parameter_groups(self, *self._own_rates())
 
     def _code_weight(self) -> float:
         warmup = self.hparams.code_warmup

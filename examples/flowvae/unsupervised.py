@@ -9,7 +9,7 @@ from torch.distributions import Laplace
 
 from torchflowfield import Annealing, SpikeSlab, SpikeSlabPosterior, SpikeSlabPrior
 
-from .base import Codes, training_progress
+from .base import Codes, parameter_groups, training_progress
 from .data.sequences import Batch
 from .networks import make_pair_network, pair_features, shuffle_views
 from .supervised import FlowVAE
@@ -219,8 +219,7 @@ class UnsupervisedFlowVAE(FlowVAE):
             return super().learning_rate(progress / start)
         return super().learning_rate((progress - start) / (1 - start)) / 2
 
-    def _own_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+    def _parameter_groups(self) -> list[dict]:
         rates = list(self.prior.parameters())
         choosing = [*self.pair_network.parameters(), *self.posterior.parameters()]
-        choosing_lr = self.lr * self.hparams.posterior_lr
-        return [*super()._own_rates(), (choosing, choosing_lr), (rates, self.hparams.rates_lr)]
+        return parameter_groups(self, (choosing, self.lr * self.hparams.posterior_lr), (rates, self.hparams.rates_lr))

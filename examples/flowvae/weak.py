@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchflowfield import Annealing, FlowSelector
 
-from .base import Codes, training_progress
+from .base import Codes, parameter_groups, training_progress
 from .data.sequences import Batch
 from .networks import make_sequence_network, shuffle_views
 from .supervised import FlowVAE
@@ -62,6 +62,6 @@ class WeakFlowVAE(FlowVAE):
         weight = 1 + (self.hparams.choice_weight - 1) * max(0.0, 1 - progress / 0.3)
         return weights, weight * self.selector.kl(choice).mean()
 
-    def _own_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+    def _parameter_groups(self) -> list[dict]:
         choosing = [*self.sequence_network.parameters(), *self.selector.parameters()]
-        return [*super()._own_rates(), (choosing, self.lr * self.hparams.selector_lr)]
+        return parameter_groups(self, (choosing, self.lr * self.hparams.selector_lr))

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .base import Batch, Part, SequenceData, Sequences
 from .clips import find_clips, packed_name, read_clip
@@ -15,6 +16,8 @@ from .frames import FRAMES, Crop, as_frames, pack
 
 Flips = Literal["none", "horizontal", "both"]
 _AXES: dict[Flips, list[int]] = {"none": [], "horizontal": [-1], "both": [-1, -2]}
+# How far from the middle roaming snippets are centred, as a share of the way to the edge.
+_REACH = 0.6
 
 
 class Segment(NamedTuple):
@@ -38,11 +41,12 @@ class ClipSequences(Sequences):
         length: Number of sequences.
         seed: Sequences with another seed differ.
         backgrounds: Picture that is taken away from every clip's frames, `[H, W, 3]`; without them nothing is.
+        roam: Turn random snippets, and move them about, see `roamed`.
     """
 
     def __init__(
         self, clips: list[np.ndarray], segments: list[Segment], stride: int, *, spread: bool, flips: Flips, steps: int,
-        length: int, seed: int, backgrounds: list[np.ndarray] | None = None,
+        length: int, seed: int, backgrounds: list[np.ndarray] | None = None, roam: bool = False,
     ) -> None:  # fmt: skip
         starts = [
             torch.stack((torch.full((count,), s.clip), torch.arange(s.first, s.first + count)), -1)
@@ -53,6 +57,7 @@ class ClipSequences(Sequences):
         super().__init__(steps=steps, length=min(length, len(self.starts)) if spread else length, seed=seed)
         self.clips, self.stride, self.spread, self.backgrounds = clips, stride, spread, backgrounds
         self.axes = [] if spread else _AXES[flips]
+        self.roam = roam and not spread
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Snippets, whose factors nobody knows."""
@@ -67,6 +72,8 @@ class ClipSequences(Sequences):
         for axis in self.axes:
             mirrored = torch.rand(count, generator=generator) < 0.5
             frames[mirrored] = frames[mirrored].flip(axis)
+        if self.roam:
+            frames = roamed(frames, generator)
         return Batch(
             frames=frames, weights=torch.zeros(count, self.steps, 0), factor=torch.full((count,), -1), start=starts
         )
@@ -77,6 +84,30 @@ class ClipSequences(Sequences):
             return frames
         background = self.backgrounds[clip]
         return np.maximum(frames, background) - np.minimum(frames, background)
+
+
+def roamed(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Snippets on black, every one turned by any angle, and what is to be seen in it moved to any place.
+
+    Args:
+        frames: Snippets `[N, F, 3, H, W]` in [0, 1]; what moves is bright.
+        generator: Source of angles and places.
+
+    Returns:
+        Snippets of the same shape, in which all frames of one have been moved alike.
+    """
+    count, steps, _, height, width = frames.shape
+    mass = frames.square().mean((1, 2)) + 1e-9
+    x, y = ((2 * torch.arange(size) + 1) / size - 1 for size in (width, height))
+    middle = torch.stack(((mass.sum(-2) * x).sum(-1), (mass.sum(-1) * y).sum(-1)), -1) / mass.sum((-1, -2))[:, None]
+    angle, place = torch.rand(count, 3, generator=generator).split((1, 2), -1)
+    cos, sin = (2 * torch.pi * angle).cos(), (2 * torch.pi * angle).sin()
+    turn = torch.stack((torch.cat((cos, -sin), -1), torch.cat((sin, cos), -1)), -2)
+    # A point p of the picture comes from R (p − place) + middle.
+    shift = middle[..., None] - turn @ (_REACH * (2 * place - 1))[..., None]
+    grid = F.affine_grid(torch.cat((turn, shift), -1), [count, 1, height, width], align_corners=False)
+    moved = F.grid_sample(frames.flatten(1, 2), grid, align_corners=False)
+    return moved.unflatten(1, (steps, 3))
 
 
 class VideoData(SequenceData):
@@ -98,6 +129,8 @@ class VideoData(SequenceData):
             is learnt by heart, unless every motion comes in every direction.
         background: `"keep"`, or `"remove"` for a camera at rest: frames then show how much they differ from the median
             of their clip's training part, or of the whole clip if it has none. What moves is left, on black.
+        roam: Turn training snippets by any angle and move what is to be seen to any place, for a camera above an open
+            floor: of a few minutes of footage most places, headings and ways are never seen together.
         camera: Whether it `"rests"` or `"moves"`, which says what can be measured in the frames.
         gap: Frames that are left out between two parts; as many as a snippet spans without a number.
         evaluation: Most sequences of a validation or test loader.
@@ -115,6 +148,7 @@ class VideoData(SequenceData):
         every: int = 1,
         flips: Flips = "none",
         background: Literal["keep", "remove"] = "keep",
+        roam: bool = False,
         camera: Literal["rests", "moves"] = "rests",
         gap: int | None = None,
         evaluation: int = 512,
@@ -132,7 +166,9 @@ class VideoData(SequenceData):
             raise ValueError(f"{type(self).__name__}: expected background keep or remove, got {background!r}.")
         if background == "remove" and camera == "moves":
             raise ValueError(f"{type(self).__name__}: expected background='keep', as the camera moves, got 'remove'.")
-        self.flips, self.background, self.camera = flips, background, camera
+        if roam and background != "remove":
+            raise ValueError(f"{type(self).__name__}: expected background='remove' for roam=True, got {background!r}.")
+        self.flips, self.background, self.camera, self.roam = flips, background, camera, roam
         self.backgrounds: list[np.ndarray] | None = None
         self.title, self._size = title, image_size
         self.gap = stride * self.steps if gap is None else gap
@@ -205,6 +241,7 @@ class VideoData(SequenceData):
             length=length,
             seed=seed,
             backgrounds=self.backgrounds,
+            roam=self.roam,
         )
 
     def _decoded(self, paths: list[Path]) -> list[np.ndarray]:
