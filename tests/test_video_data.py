@@ -105,6 +105,46 @@ def test_without_its_background_a_clip_shows_what_moves_on_black(tmp_path):
         VideoData(tmp_path / "runner.mp4", background="blur")
 
 
+def test_a_roaming_snippet_is_turned_and_moved_as_a_whole():
+    # A soft spot that goes four pixels to the right in every frame.
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    spots = [torch.exp(-((x - 17.5 - 4 * t) ** 2 + (y - 22.5) ** 2) / 8) for t in range(3)]
+    frames = torch.stack(spots)[:, None].expand(400, 3, 3, 64, 64)
+    moved = video.roamed(frames, torch.Generator().manual_seed(0))
+    mass = moved.mean(2)
+    assert ((mass.sum((-1, -2)) / frames.mean(2).sum((-1, -2)) - 1).abs() < 0.01).all()
+    spot = torch.stack([(mass * axis).sum((-1, -2)) / mass.sum((-1, -2)) for axis in (x, y)], -1)
+    way = spot.diff(dim=1)
+    assert (way.norm(dim=-1) - 4).abs().max() < 0.05
+    assert (way[:, 0] - way[:, 1]).abs().max() < 0.05
+    assert (way[:, 0] / 4).mean(0).norm() < 0.1
+    middle = (spot.mean(1) - 31.5) / 32
+    assert 0.55 < middle.amax(0).min() <= middle.amax(0).max() < 0.61
+    assert -0.61 < middle.amin(0).min() <= middle.amin(0).max() < -0.55
+
+
+def test_training_snippets_roam_on_black_alone_and_others_do_not(tmp_path):
+    frames = [np.zeros((16, 16, 3), np.uint8) for _ in range(120)]
+    for n, frame in enumerate(frames):
+        frame[4:7, 3 + n % 9 : 6 + n % 9] = 250
+    write_video(tmp_path / "runner.mp4", frames, 30)
+
+    def rows(roam, part):
+        data = VideoData(
+            tmp_path / "runner.mp4", image_size=16, stride=1, steps=1, background="remove", roam=roam, batch_size=64,
+            epoch=64,
+        )  # fmt: skip
+        sequences = data.sequences(part, seed=0)
+        seen = sequences.draw(torch.arange(sequences.length), torch.Generator().manual_seed(0))["frames"]
+        return set(seen.mean((1, 2)).sum(-1).argmax(-1).tolist())
+
+    assert rows(False, "train") <= {4, 5, 6}
+    assert len(rows(True, "train")) > 6
+    assert rows(True, "val") <= {4, 5, 6}
+    with pytest.raises(ValueError, match="background='remove' for roam=True, got 'keep'"):
+        VideoData(tmp_path / "runner.mp4", roam=True)
+
+
 def test_a_background_is_that_of_the_training_part_or_of_all_where_there_is_none():
     clip = np.concatenate([np.full((8, 2, 2, 3), 10), np.full((4, 2, 2, 3), 90)]).astype(np.uint8)
     assert (video._median(clip, video.Segment(0, 0, 6)) == 10).all()
@@ -232,7 +272,16 @@ def test_the_command_line_has_the_arguments_of_a_class_and_of_its_parents():
     parser.add_class_arguments(CalMS21Data)
     defaults = parser.get_defaults().as_dict()
     shared = {"root", "steps", "batch_size", "epoch", "workers", "seed"}
-    assert set(defaults) == shared | {"image_size", "crop", "stride", "every", "flips", "background", "evaluation"}
+    assert set(defaults) == shared | {
+        "image_size",
+        "crop",
+        "stride",
+        "every",
+        "flips",
+        "background",
+        "roam",
+        "evaluation",
+    }
     assert (defaults["crop"], defaults["every"]) == ("whole", 2)
     for fixed in ("gap", "stpes"):
         with pytest.raises(TypeError, match=fixed):
