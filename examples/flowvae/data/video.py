@@ -115,8 +115,8 @@ class VideoData(SequenceData):
 
     Between the parts `gap` frames are left out, so that no frame of one is the immediate neighbour of another's.
     Settings that show the motion at 64×64 pixels: for a mouse in an open field from above at 30 frames a second,
-    `crop="whole"`, `stride=10`, `flips="both"`, `background="remove"` and `roam=True`; for a motorway drive at 25 frames
-    a second, `crop=(0.2, 0.45, 0.8, 0.98)` (the road), `stride=2` and `flips="horizontal"`.
+    `crop="whole"`, `stride=10`, `flips="both"`, `background="remove"` and `roam=True`; for a motorway drive at 25
+    frames a second, `crop=(0.2, 0.45, 0.8, 0.98)` (the road), `stride=2` and `flips="horizontal"`.
 
     Args:
         root: A video file, a folder of frames in the order of their names, or a folder of several of either.
