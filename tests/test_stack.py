@@ -42,11 +42,31 @@ def test_a_step_of_adam_changes_rotations_by_as_large_a_share_as_gradients(dim):
     sum((p * torch.randn_like(p)).sum() for p in (fields.amplitude, fields.cross)).backward()
     optimizer.step()
     after = fields.at(torch.tensor(0.0))
+    # ρ has been projected, from D axes to the D - 1 across w.
+    assert before.rotation.norm(dim=-1).square().mean().sqrt().item() == pytest.approx(
+        0.1 * 400**-0.5 * (1 - 1 / dim) ** 0.5, rel=0.05
+    )
     gradients, rotations = (
         (new - old).norm() / old.norm()
         for old, new in ((before.amplitude, after.amplitude), (before.rotation, after.rotation))
     )
     assert (rotations / gradients).item() == pytest.approx(1, abs=0.1)
+
+
+def test_state_dicts_with_unscaled_rotations_are_scaled_when_loaded():
+    fields = randomize(ridge_stack(dim=9))
+    state = fields.state_dict()
+    assert state._metadata[""]["version"] == 2
+    old = copy.copy(state)
+    old._metadata = {"": {"version": 1}}
+    old["cross"] = state["cross"] / 3
+    for start in (ridge_stack(dim=9), ridge_stack(dim=None)):
+        start.load_state_dict(old)
+        close(start.cross, fields.cross)
+    close(old["cross"], state["cross"] / 3)
+    again = ridge_stack(dim=9)
+    again.load_state_dict(dict(state))  # As safetensors keep it, without versions.
+    close(again.cross, fields.cross)
 
 
 @pytest.mark.parametrize("activation", ["logcosh", "softplus"])

@@ -106,19 +106,24 @@ def test_without_its_background_a_clip_shows_what_moves_on_black(tmp_path):
 
 
 def test_a_roaming_snippet_is_turned_and_moved_as_a_whole():
-    # A soft spot that goes four pixels to the right in every frame.
+    # A soft red spot that goes four pixels to the right in every frame, and a green one six pixels to its left hand.
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    spots = [torch.exp(-((x - 17.5 - 4 * t) ** 2 + (y - 22.5) ** 2) / 8) for t in range(3)]
-    frames = torch.stack(spots)[:, None].expand(400, 3, 3, 64, 64)
+
+    def spots(height: float) -> torch.Tensor:
+        return torch.stack([torch.exp(-((x - 17.5 - 4 * t) ** 2 + (y - height) ** 2) / 8) for t in range(3)])
+
+    frames = torch.stack((spots(22.5), spots(16.5), torch.zeros(3, 64, 64)), 1).expand(200, 3, 3, 64, 64)
     moved = video.roamed(frames, torch.Generator().manual_seed(0))
-    mass = moved.mean(2)
-    assert ((mass.sum((-1, -2)) / frames.mean(2).sum((-1, -2)) - 1).abs() < 0.01).all()
-    spot = torch.stack([(mass * axis).sum((-1, -2)) / mass.sum((-1, -2)) for axis in (x, y)], -1)
-    way = spot.diff(dim=1)
+    assert (moved.sum((-1, -2)) - frames.sum((-1, -2))).abs().max() < 0.01 * frames[0, 0, 0].sum()
+    mass = moved[:, :, :2]
+    red, green = torch.stack([(mass * axis).sum((-1, -2)) / mass.sum((-1, -2)) for axis in (x, y)], -1).unbind(2)
+    way, side = red.diff(dim=1), green - red
     assert (way.norm(dim=-1) - 4).abs().max() < 0.05
     assert (way[:, 0] - way[:, 1]).abs().max() < 0.05
-    assert (way[:, 0] / 4).mean(0).norm() < 0.1
-    middle = (spot.mean(1) - 31.5) / 32
+    # Turned, not mirrored: the green one is still on the left.
+    assert (way[..., 0] * side[:, 1:, 1] - way[..., 1] * side[:, 1:, 0] + 24).abs().max() < 0.5
+    assert (way[:, 0] / 4).mean(0).norm() < 0.2
+    middle = ((red + green).mean(1) / 2 - 31.5) / 32
     assert 0.55 < middle.amax(0).min() <= middle.amax(0).max() < 0.61
     assert -0.61 < middle.amin(0).min() <= middle.amin(0).max() < -0.55
 
@@ -429,6 +434,8 @@ def test_real_clips_move_visibly_in_every_part(name, frames, options):
 def test_a_driving_camera_has_no_background_to_remove():
     with pytest.raises(ValueError, match="as the camera moves"):
         CityscapesData(background="remove")
+    with pytest.raises(ValueError, match="roam=False, as the camera moves"):
+        CityscapesData(roam=True)
 
 
 def test_frames_are_kept_one_by_one_as_numpy_would_keep_them_together(tmp_path):

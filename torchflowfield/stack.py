@@ -29,7 +29,12 @@ class RidgeStack(nn.Module):
         period: Longest period in frames.
         context_dim: Size of the context vector, 0 for none.
         owner: Class that errors name: the one that the user built.
+
+    Rotations have the parameter `cross`, which is $\sqrt D \rho$ before $\rho$ is taken across $w$: numbers of the size
+    of the amplitudes, as Adam changes all alike and rotations would otherwise learn far faster.
     """
+
+    _version = 2  # Of a state dict. In the first `cross` was ρ itself.
 
     def __init__(
         self,
@@ -113,11 +118,15 @@ class RidgeStack(nn.Module):
         # A parameter of unknown size cannot be detached.
         super()._save_to_state_dict(destination, prefix, keep_vars or self.dim is None)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        stored = state_dict.get(prefix + "weight")
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        stored, cross = (state_dict.get(prefix + name) for name in ("weight", "cross"))
         if stored is not None and not isinstance(stored, UninitializedParameter):
             self.materialize(stored.shape[-1])
-        super()._load_from_state_dict(state_dict, prefix, *args)
+            if cross is not None and local_metadata.get("version", self._version) < 2:
+                state_dict[prefix + "cross"] = cross * cross.shape[-1] ** 0.5
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def course(self, context: Tensor | None = None) -> "RidgeCourse":
         """The fields over time; a context `[*, C]` gives each sample its own shift."""
@@ -126,7 +135,6 @@ class RidgeStack(nn.Module):
         rotation = of_context = None
         if self.cross is not None:
             unit = F.normalize(self.weight, dim=-1)
-            # Numbers of the size of the amplitudes: Adam changes all alike, and rotations would learn far faster.
             across = self.cross * self.cross.shape[-1] ** -0.5
             rotation = across - (across * unit).sum(-1, keepdim=True) * unit
         if context is not None:

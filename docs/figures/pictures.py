@@ -72,9 +72,15 @@ EXPERIMENTS = [
         "calms21",
         _flows("calms21_mouse"),
         "mouse.mp4",
-        ("--data.stride=10", "--data.crop=whole", "--data.background=remove"),
+        (
+            "--data.stride=10",
+            "--data.crop=whole",
+            "--data.background=remove",
+            "--data.roam=true",
+            "--trainer.max_steps=4000",
+        ),
     ),
-    Drawn("calms21", _flows("calms21"), None, ("--data.init_args.background=remove",)),
+    Drawn("calms21", _flows("calms21")),
     Drawn("cityscapes", _flows("cityscapes")),
     Drawn(
         "cityscapes", _flows("cityscapes_drive"), "drive.mp4", ("--data.stride=2", "--data.crop=[0.2, 0.45, 0.8, 0.98]")

@@ -152,7 +152,8 @@ def unsupervised(clock: Clock, size: tuple[int, int, int], slow: bool, steps: in
                     u = case._potential(k, t, z).sum()
                     rate, gradient = torch.autograd.grad(u, (t, z), create_graph=True)
                     unit = nn.functional.normalize(stack.weight[k], dim=-1)
-                    across = stack.cross[k] - (stack.cross[k] * unit).sum(-1, keepdim=True) * unit
+                    across = stack.cross[k] * case.D**-0.5
+                    across = across - (across * unit).sum(-1, keepdim=True) * unit
                     shift = stack.bias[k] + stack.time(t) @ stack.bias_time[k].T
                     field = gradient + torch.tanh(z @ stack.weight[k].T + shift) @ across
                     g = weights[n, :, k]

@@ -87,14 +87,17 @@ class ClipSequences(Sequences):
 
 
 def roamed(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Snippets on black, every one turned by any angle, and what is to be seen in it moved to any place.
+    """Snippets on black, every one turned by any angle about what is to be seen in it, and that moved about.
+
+    The middle of what is bright, over all frames of a snippet, comes to any place up to 0.6 of the way from the middle
+    of the picture to its edges. What then lies outside is lost, which is little of one small animal.
 
     Args:
-        frames: Snippets `[N, F, 3, H, W]` in [0, 1]; what moves is bright.
+        frames: Snippets of square pictures `[N, F, 3, S, S]` in [0, 1]; what moves is bright.
         generator: Source of angles and places.
 
     Returns:
-        Snippets of the same shape, in which all frames of one have been moved alike.
+        Snippets of the same shape, in which all frames of one have been moved alike, a little softer than they were.
     """
     count, steps, _, height, width = frames.shape
     mass = frames.square().mean((1, 2)) + 1e-9
@@ -129,8 +132,9 @@ class VideoData(SequenceData):
             is learnt by heart, unless every motion comes in every direction.
         background: `"keep"`, or `"remove"` for a camera at rest: frames then show how much they differ from the median
             of their clip's training part, or of the whole clip if it has none. What moves is left, on black.
-        roam: Turn training snippets by any angle and move what is to be seen to any place, for a camera above an open
-            floor: of a few minutes of footage most places, headings and ways are never seen together.
+        roam: Turn training snippets by any angle and move about what is to be seen in them, see `roamed`: for a camera
+            above an open floor, as little footage shows few of all places, headings and ways. What `crop` has squeezed
+            is turned as it is.
         camera: Whether it `"rests"` or `"moves"`, which says what can be measured in the frames.
         gap: Frames that are left out between two parts; as many as a snippet spans without a number.
         evaluation: Most sequences of a validation or test loader.
@@ -166,6 +170,8 @@ class VideoData(SequenceData):
             raise ValueError(f"{type(self).__name__}: expected background keep or remove, got {background!r}.")
         if background == "remove" and camera == "moves":
             raise ValueError(f"{type(self).__name__}: expected background='keep', as the camera moves, got 'remove'.")
+        if roam and camera == "moves":
+            raise ValueError(f"{type(self).__name__}: expected roam=False, as the camera moves, got True.")
         if roam and background != "remove":
             raise ValueError(f"{type(self).__name__}: expected background='remove' for roam=True, got {background!r}.")
         self.flips, self.background, self.camera, self.roam = flips, background, camera, roam
