@@ -161,7 +161,7 @@ def test_gradients_by_autograd_and_by_the_adjoint_are_those_of_many_small_steps(
     g = torch.randn(*((3, 5) if schedule else ()), 2, requires_grad=True)
     inputs = (z, g, context, *bank.parameters())
     steppers = [
-        ODEStepper(bank, "rk4", substeps=16, inverse_iterations=0),
+        ODEStepper(bank, "rk4", substeps=32, inverse_iterations=0),
         *(ODEStepper(bank, "dopri5", adjoint=adjoint, **TIGHT) for adjoint in (False, True)),
     ]
     gradients = []
