@@ -1,3 +1,4 @@
+import copy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from flowvae.data.sequences import DigitsData
 from flowvae.model import UnsupervisedFlowVAE
-from flowvae.selection import BackwardSelection, exchange
+from flowvae.selection import BackwardSelection, Snapshot, Trial, exchange
 
 
 @pytest.fixture(autouse=True)
@@ -127,12 +128,57 @@ def test_exchanged_controls_have_each_others_spikes():
     assert model.posterior.enabled.tolist() == [False, True, True, True]
 
 
-def test_selection_goes_on_from_a_checkpoint():
+def test_another_kind_has_to_beat_as_many_steps_without_it():
+    # The bound falls with every step; at the same step the rotation, control 1, is worse than the gradient.
+    class Falling(Scripted):
+        def _bound(self, trainer, model):
+            bound, usage = super()._bound(trainer, model)
+            return bound - 10.0 * trainer.global_step, usage
+
+    def trained(change):
+        selection = Falling(lambda on: 1000.0 + change * (0 not in on), [0.4, 0.0])
+        model = UnsupervisedFlowVAE(latent=4, fields=1, width=8, control="double", path_kl=None, forcing=False)
+        model.posterior.disable(1)
+        return fit(model, selection, 20).posterior.enabled.tolist(), selection.tried
+
+    # Three steps without the change, then three with it, from where the others began: those end at a later step.
+    kept, tried = trained(31.0)
+    assert kept == [True, False]
+    assert tried == [(0, (0,)), (3, (0,)), (6, (1,))]
+    assert trained(29.0)[0] == [False, True]
+
+
+def test_a_trial_goes_back_to_the_weights_and_moments_of_its_rival():
+    class Watched(Scripted):
+        def _restore(self, trainer, model, earlier):
+            super()._restore(trainer, model, earlier)
+            moments = trainer.optimizers[0].state_dict()["state"]
+            self.seen.append((earlier, copy.deepcopy(model.state_dict()), copy.deepcopy(moments)))
+
+    selection = Watched(lambda on: 100.0 + 100.0 * (0 not in on), [0.4, 0.0])
+    selection.seen = []
+    model = UnsupervisedFlowVAE(latent=4, fields=1, width=8, control="double", path_kl=None, forcing=False)
+    model.posterior.disable(1)
+    fit(model, selection, 20)
+    (before, *began), (plain, *ended) = selection.seen
+    for earlier, (weights, moments) in ((before, began), (plain, ended)):
+        torch.testing.assert_close(weights, dict(earlier.model), rtol=0, atol=0)
+        torch.testing.assert_close(moments, earlier.optimizer["state"], rtol=0, atol=0)
+    # Training went on from there, and left what it was given as it was.
+    assert all(state["step"] == 3 for state in plain.optimizer["state"].values())
+
+
+def test_selection_goes_on_from_a_checkpoint(tmp_path):
     first = BackwardSelection()
     first.needed, first.settled, first.next_step = [1, 2], [2], 700
-    second = BackwardSelection()
-    second.load_state_dict(first.state_dict())
-    assert second.state_dict() == first.state_dict()
+    before, plain = (Snapshot(bound, [0.4, 0.1], {"w": torch.ones(2)}, {"state": {}}) for bound in (9.0, 8.0))
+    for trial in (None, Trial("off", 1, None, before), Trial("exchange", 1, 0, before, plain)):
+        first.trial = trial
+        torch.save(first.state_dict(), tmp_path / "state.pt")
+        second = BackwardSelection()
+        second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        assert (second.needed, second.settled, second.next_step) == (first.needed, first.settled, 700)
+        assert str(second.trial) == str(trial)
 
 
 def test_real_bounds_leave_a_model_that_still_works():

@@ -30,15 +30,31 @@ class Attempt(NamedTuple):
     steps: Steps | None = None
 
 
+class Snapshot(NamedTuple):
+    """A model and its optimizer at some step, with the bound and the usage of the controls there."""
+
+    bound: float
+    usage: list[float]
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+
+
 class Trial(NamedTuple):
-    """An attempt under way, the bound before, and how to go back."""
+    """An attempt under way, and what to go back to.
+
+    That is where it began; with an exchange, where as many steps without it have led, which are taken first.
+    """
 
     how: str
     control: int
     other: int | None
-    bound: float
-    model: dict[str, Any]
-    optimizer: dict[str, Any]
+    before: Snapshot
+    plain: Snapshot | None = None
+
+    @property
+    def rival(self) -> Snapshot:
+        """What the attempt has to be better than."""
+        return self.plain or self.before
 
 
 class BackwardSelection(Callback):
@@ -51,8 +67,8 @@ class BackwardSelection(Callback):
 
     With double control a transformation may have fallen to the wrong kind of flow: a gradient cannot go round in a
     circle. So every control that is needed then changes kind on trial: the other part of its field gets its spike, or
-    that of another field where it is taken, and keeps it if the bound becomes better. Then those that have not changed
-    kind are tried again.
+    that of another field where it is taken, and keeps it if the bound becomes better than in as many steps without the
+    change, for it falls in those too. Then those that have not changed kind are tried again.
 
     With single control one flow may have come to stand for two transformations. With `split`, the flow that leaves most
     unexplained is split in two on trial, as long as there are controls that are off. It stays split if that makes the
@@ -64,7 +80,8 @@ class BackwardSelection(Callback):
         end: Share of the training after which no trial begins.
         heal: Steps of a trial.
         tolerance: Largest relative loss of the bound at which a flow stays off.
-        learn: Steps of a trial of the other kind, which has its motion still to learn, or of a flow in two.
+        learn: Steps of a trial of the other kind, which has its motion still to learn, and as many without; or of a
+            flow in two.
         sequences: Validation sequences that decide, in whole batches.
         split: Try flows in two.
         gain: Smallest relative gain of the bound at which a flow stays in two.
@@ -91,13 +108,20 @@ class BackwardSelection(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the selection stands, for a checkpoint."""
-        trial = None if self.trial is None else self.trial._asdict()
+        trial = self.trial
+        if trial is not None:
+            plain = trial.plain and trial.plain._asdict()
+            trial = {**trial._asdict(), "before": trial.before._asdict(), "plain": plain}
         return {"needed": self.needed, "settled": self.settled, "trial": trial, "next_step": self.next_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.needed, self.settled, self.next_step = (state_dict[n] for n in ("needed", "settled", "next_step"))
-        self.trial = None if state_dict["trial"] is None else Trial(**state_dict["trial"])
+        trial = state_dict["trial"]
+        if trial is not None:
+            plain = trial["plain"] and Snapshot(**trial["plain"])
+            trial = Trial(**{**trial, "before": Snapshot(**trial["before"]), "plain": plain})
+        self.trial = trial
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: UnsupervisedFlowVAE, batch: Any, batch_idx: int
@@ -107,20 +131,25 @@ class BackwardSelection(Callback):
         if trainer.global_step < max(begin, self.next_step):
             return
         model, optimizer = pl_module, trainer.optimizers[0]
-        bound, usage = self._bound(trainer, model)
-        if self.trial is not None:
-            bound, usage = self._judge(trainer, model, bound, usage)
-        chosen = self._choose(trainer, model, usage) if training_progress(model) < self.end else None
+        now = Snapshot(*self._bound(trainer, model), *(copy.deepcopy(part.state_dict()) for part in (model, optimizer)))
+        trial = self.trial
+        if trial is not None and trial.how == "exchange" and trial.plain is None:
+            self.trial = trial._replace(plain=now)
+            self._restore(trainer, model, trial.before)
+            exchange(model, trial.control, trial.other)
+            self.next_step = trainer.global_step + self.learn
+            return
+        if trial is not None:
+            now = self._judge(trainer, model, now)
+        chosen = self._choose(trainer, model, now.usage) if training_progress(model) < self.end else None
         if chosen is None:
             self.next_step = int(trainer.estimated_stepping_batches)
             return
-        self.trial = Trial(*chosen[:3], bound, *(copy.deepcopy(part.state_dict()) for part in (model, optimizer)))
-        if chosen.other is None:
+        self.trial = Trial(*chosen[:3], now)
+        if chosen.how == "off":
             model.posterior.disable(chosen.control)
             model.prior.disable(chosen.control)
-        elif chosen.how == "exchange":
-            exchange(model, chosen.control, chosen.other)
-        else:
+        elif chosen.how == "split":
             split(model, chosen.steps, chosen.control, chosen.other)
         self.next_step = trainer.global_step + (self.heal if chosen.how == "off" else self.learn)
 
@@ -146,37 +175,42 @@ class BackwardSelection(Callback):
         steps = self._observe(trainer, model)
         return Attempt("split", likeliest(steps, on), free[0], steps)
 
-    def _judge(
-        self, trainer: Trainer, model: UnsupervisedFlowVAE, bound: float, usage: list[float]
-    ) -> tuple[float, list[float]]:
+    def _judge(self, trainer: Trainer, model: UnsupervisedFlowVAE, now: Snapshot) -> Snapshot:
+        """End a trial that has led to `now`: stay there, or go back."""
         trial, self.trial = self.trial, None
-        figures = f"negative bound {trial.bound:.1f} before, {bound:.1f} after the trial"
+        figures = f"negative bound {trial.before.bound:.1f} before, {now.bound:.1f} after the trial"
         if trial.how == "off":
-            good = bound <= trial.bound * (1 + self.tolerance)
+            good = now.bound <= trial.rival.bound * (1 + self.tolerance)
             trainer.print(f"flow {trial.control} {'stays off' if good else 'is needed'}: {figures}")
             self.needed += [] if good else [trial.control]
         elif trial.how == "split":
             together = self._together(trainer, model, trial.control, trial.other)
-            good = bound < trial.bound * (1 - self.gain) and together > _TOGETHER
+            good = now.bound < trial.rival.bound * (1 - self.gain) and together > _TOGETHER
             figures += f", at work together {together:.2f} times as often as by chance"
             trainer.print(f"flow {trial.control} {f'and {trial.other} are two' if good else 'is one'}: {figures}")
             self.settled += [] if good else [trial.control]
             self.needed += [trial.other] if good else []
         else:
-            good = bound < trial.bound
+            good = now.bound < trial.rival.bound
             kept = trial.other if good else trial.control
+            figures += f", {trial.rival.bound:.1f} after as many steps without"
             trainer.print(f"flow {trial.control} or {trial.other}, {kept} is the better kind: {figures}")
             self.settled.append(kept)
             # Beside a flow of the better kind others may no longer be needed.
             self.needed = list(self.settled) if good else self.needed
         if good:
-            return bound, usage
-        model.load_state_dict(trial.model)
+            return now
+        self._restore(trainer, model, trial.rival)
+        return trial.rival
+
+    def _restore(self, trainer: Trainer, model: UnsupervisedFlowVAE, earlier: Snapshot) -> None:
+        """Go back to an earlier step, with the learning rates of the present one."""
+        model.load_state_dict(earlier.model)
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-        trainer.optimizers[0].load_state_dict(trial.optimizer)
+        # A copy, as the optimizer would go on in the tensors that it is given.
+        trainer.optimizers[0].load_state_dict(copy.deepcopy(earlier.optimizer))
         for group, rate in zip(trainer.optimizers[0].param_groups, rates, strict=True):
             group["lr"] = rate
-        return self._bound(trainer, model)
 
     @torch.no_grad()
     def _bound(self, trainer: Trainer, model: UnsupervisedFlowVAE) -> tuple[float, list[float]]:
