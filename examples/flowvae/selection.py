@@ -19,15 +19,11 @@ _TOGETHER = 0.15
 
 
 class Attempt(NamedTuple):
-    """What is to be tried with a control: `"off"`, `"exchange"` or `"split"`, the latter two with another control.
-
-    A split also has the steps that spoke for it.
-    """
+    """What is to be tried with a control: `"off"`, `"exchange"` or `"split"`, the latter two with another control."""
 
     how: str
     control: int
     other: int | None = None
-    steps: Steps | None = None
 
 
 class Snapshot(NamedTuple):
@@ -42,7 +38,7 @@ class Snapshot(NamedTuple):
 class Trial(NamedTuple):
     """An attempt under way, and what to go back to.
 
-    That is where it began; with an exchange, where as many steps without it have led, which are taken first.
+    That is where it began; with an exchange or a split, where as many steps without it have led, which come first.
     """
 
     how: str
@@ -67,24 +63,23 @@ class BackwardSelection(Callback):
 
     With double control a transformation may have fallen to the wrong kind of flow: a gradient cannot go round in a
     circle. So every control that is needed then changes kind on trial: the other part of its field gets its spike, or
-    that of another field where it is taken, and keeps it if the bound becomes better than in as many steps without the
+    that of another field where it is taken, and keeps it if the bound is then better than after as many steps without the
     change, for it falls in those too. Then those that have not changed kind are tried again.
 
     With single control one flow may have come to stand for two transformations. With `split`, the flow that leaves most
-    unexplained is split in two on trial, as long as there are controls that are off. It stays split if that makes the
-    bound much better and the two are at times at work together, as two transformations are; halves that exclude each
-    other divide one by what is in the picture. The first that does not stay split ends this.
+    unexplained is split in two on trial, as long as there are controls that are off. It stays split if the bound is then
+    better than after as many steps without, and the two are at times at work together, as two transformations are;
+    halves that exclude each other divide one by what is in the picture. The first that does not stay split ends this.
 
     Args:
         begin: Share of the training before the first trial.
         end: Share of the training after which no trial begins.
         heal: Steps of a trial.
         tolerance: Largest relative loss of the bound at which a flow stays off.
-        learn: Steps of a trial of the other kind, which has its motion still to learn, and as many without; or of a
-            flow in two.
+        learn: Steps of a trial of the other kind, which has its motion still to learn, or of a flow in two; and as many
+            without.
         sequences: Validation sequences that decide, in whole batches.
         split: Try flows in two.
-        gain: Smallest relative gain of the bound at which a flow stays in two.
     """
 
     def __init__(
@@ -96,11 +91,10 @@ class BackwardSelection(Callback):
         learn: int = 300,
         sequences: int = 512,
         split: bool = False,
-        gain: float = 0.01,
     ) -> None:
         self.begin, self.end, self.heal, self.learn = begin, end, heal, learn
         self.tolerance, self.sequences = tolerance, sequences
-        self.split, self.gain = split, gain
+        self.split = split
         self.needed: list[int] = []
         self.settled: list[int] = []
         self.trial: Trial | None = None
@@ -133,10 +127,13 @@ class BackwardSelection(Callback):
         model, optimizer = pl_module, trainer.optimizers[0]
         now = Snapshot(*self._bound(trainer, model), *(copy.deepcopy(part.state_dict()) for part in (model, optimizer)))
         trial = self.trial
-        if trial is not None and trial.how == "exchange" and trial.plain is None:
+        if trial is not None and trial.how != "off" and trial.plain is None:
             self.trial = trial._replace(plain=now)
             self._restore(trainer, model, trial.before)
-            exchange(model, trial.control, trial.other)
+            if trial.how == "exchange":
+                exchange(model, trial.control, trial.other)
+            else:
+                split(model, self._observe(trainer, model), trial.control, trial.other)
             self.next_step = trainer.global_step + self.learn
             return
         if trial is not None:
@@ -145,12 +142,10 @@ class BackwardSelection(Callback):
         if chosen is None:
             self.next_step = int(trainer.estimated_stepping_batches)
             return
-        self.trial = Trial(*chosen[:3], now)
+        self.trial = Trial(*chosen, now)
         if chosen.how == "off":
             model.posterior.disable(chosen.control)
             model.prior.disable(chosen.control)
-        elif chosen.how == "split":
-            split(model, chosen.steps, chosen.control, chosen.other)
         self.next_step = trainer.global_step + (self.heal if chosen.how == "off" else self.learn)
 
     def _choose(self, trainer: Trainer, model: UnsupervisedFlowVAE, usage: list[float]) -> Attempt | None:
@@ -172,20 +167,21 @@ class BackwardSelection(Callback):
         # Once the likeliest one has turned out to be one, so are the others.
         if not self.split or self.settled or not free:
             return None
-        steps = self._observe(trainer, model)
-        return Attempt("split", likeliest(steps, on), free[0], steps)
+        return Attempt("split", likeliest(self._observe(trainer, model), on), free[0])
 
     def _judge(self, trainer: Trainer, model: UnsupervisedFlowVAE, now: Snapshot) -> Snapshot:
         """End a trial that has led to `now`: stay there, or go back."""
         trial, self.trial = self.trial, None
         figures = f"negative bound {trial.before.bound:.1f} before, {now.bound:.1f} after the trial"
+        if trial.plain is not None:
+            figures += f", {trial.plain.bound:.1f} after as many steps without"
         if trial.how == "off":
             good = now.bound <= trial.rival.bound * (1 + self.tolerance)
             trainer.print(f"flow {trial.control} {'stays off' if good else 'is needed'}: {figures}")
             self.needed += [] if good else [trial.control]
         elif trial.how == "split":
             together = self._together(trainer, model, trial.control, trial.other)
-            good = now.bound < trial.rival.bound * (1 - self.gain) and together > _TOGETHER
+            good = now.bound < trial.rival.bound and together > _TOGETHER
             figures += f", at work together {together:.2f} times as often as by chance"
             trainer.print(f"flow {trial.control} {f'and {trial.other} are two' if good else 'is one'}: {figures}")
             self.settled += [] if good else [trial.control]
@@ -193,7 +189,6 @@ class BackwardSelection(Callback):
         else:
             good = now.bound < trial.rival.bound
             kept = trial.other if good else trial.control
-            figures += f", {trial.rival.bound:.1f} after as many steps without"
             trainer.print(f"flow {trial.control} or {trial.other}, {kept} is the better kind: {figures}")
             self.settled.append(kept)
             # Beside a flow of the better kind others may no longer be needed.
