@@ -63,13 +63,14 @@ class BackwardSelection(Callback):
 
     With double control a transformation may have fallen to the wrong kind of flow: a gradient cannot go round in a
     circle. So every control that is needed then changes kind on trial: the other part of its field gets its spike, or
-    that of another field where it is taken, and keeps it if the bound is then better than after as many steps without the
-    change, for it falls in those too. Then those that have not changed kind are tried again.
+    that of another field where it is taken, and keeps it if the bound is then better than after as many steps without
+    the change, for it falls in those too. Then those that have not changed kind are tried again.
 
     With single control one flow may have come to stand for two transformations. With `split`, the flow that leaves most
-    unexplained is split in two on trial, as long as there are controls that are off. It stays split if the bound is then
-    better than after as many steps without, and the two are at times at work together, as two transformations are;
-    halves that exclude each other divide one by what is in the picture. The first that does not stay split ends this.
+    unexplained is split in two on trial, as long as there are controls that are off. It stays split if the bound is
+    then better than after as many steps without, and the two are at times at work together, as two transformations
+    are; halves that exclude each other divide one by what is in the picture. The first that does not stay split ends
+    this.
 
     Args:
         begin: Share of the training before the first trial.
