@@ -119,9 +119,12 @@ def test_trials_take_the_same_share_of_a_longer_training(method, data):
     shares = []
     for changes in (quick.overrides, paper_row(quick).overrides):
         steps = changes.get("trainer.max_steps", config["max_steps"])
-        usual = {name: given.get(name, getattr(BackwardSelection(), name)) for name in ("heal", "learn")}
-        shares.append([changes.get(prefix + name, value) / steps for name, value in usual.items()])
+        usual = {name: given.get(name, getattr(BackwardSelection(), name)) for name in ("heal", "learn", "end")}
+        found = {name: changes.get(prefix + name, value) for name, value in usual.items()}
+        shares.append([found[name] / steps for name in ("heal", "learn")])
     assert shares[1] == pytest.approx(shares[0], rel=1e-3)
+    # With slabs the bound is another: no trial that began before may end then.
+    assert found["end"] + 2 * shares[1][1] < changes["model.init_args.slab_from"]
 
 
 def test_single_control_of_shapes3d_starts_with_more_flows_than_factors():

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from flowvae.data.sequences import DigitsData
 from flowvae.model import UnsupervisedFlowVAE
-from flowvae.selection import BackwardSelection, Snapshot, Trial, exchange
+from flowvae.selection import BackwardSelection, Snapshot, exchange
 
 
 @pytest.fixture(autouse=True)
@@ -25,11 +25,13 @@ def train(selection, control="single", fields=3, steps=40):
     return fit(model, selection, steps)
 
 
-def fit(model, selection, steps):
-    data = DigitsData(motion="spikes", steps=2, batch_size=4, epoch=4 * steps)
+def fit(model, selection, steps, keep=None, ckpt_path=None):
+    data = DigitsData(motion="spikes", steps=2, batch_size=4, epoch=80)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=[selection], enable_model_summary=False, **quiet)
-    trainer.fit(model, data)
+    trainer.fit(model, data, ckpt_path=ckpt_path)
+    if keep is not None:
+        trainer.save_checkpoint(keep)
     return model
 
 
@@ -55,12 +57,39 @@ def test_the_least_used_flow_goes_first_and_what_the_bound_needs_stays():
     assert [step for step, _ in selection.tried] == [0, 2, 4]
 
 
+class Watched(Scripted):
+    """That keeps what it has gone back to, and the weights, moments and rates that were then there."""
+
+    def __init__(self, bound, usage, **others):
+        super().__init__(bound, usage, **others)
+        self.seen = []
+
+    def _restore(self, trainer, model, earlier):
+        super()._restore(trainer, model, earlier)
+        moments = trainer.optimizers[0].state_dict()["state"]
+        self.seen.append((earlier, copy.deepcopy(model.state_dict()), copy.deepcopy(moments)))
+
+
 def test_a_flow_that_is_needed_comes_back_with_its_weights():
-    selection = Scripted(lambda on: 100.0 if len(on) == 3 else 200.0, [0.5, 0.1, 0.3])
-    model = train(selection)
+    selection = Watched(lambda on: 100.0 if len(on) == 3 else 200.0, [0.5, 0.1, 0.3])
+    model = UnsupervisedFlowVAE(latent=4, fields=3, width=8, path_kl=None, forcing=False)
+    began = copy.deepcopy(model.state_dict())
+    fit(model, selection, 40)
     assert model.posterior.enabled.all()
     assert sorted(selection.needed) == [0, 1, 2]
-    assert torch.isfinite(torch.cat([p.flatten() for p in model.parameters()])).all()
+    assert len(selection.seen) == 3
+    for _, weights, moments in selection.seen:
+        torch.testing.assert_close(weights, began, rtol=0, atol=0)
+        assert not moments
+
+
+def test_an_optimizer_goes_back_with_the_rates_of_the_present():
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    earlier = Snapshot(1.0, [], copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()))
+    optimizer.param_groups[0]["lr"] = 0.01
+    BackwardSelection()._restore(SimpleNamespace(optimizers=[optimizer]), model, earlier)
+    assert optimizer.param_groups[0]["lr"] == 0.01
 
 
 def test_with_double_control_a_transformation_gets_the_better_kind():
@@ -128,18 +157,25 @@ def test_exchanged_controls_have_each_others_spikes():
     assert model.posterior.enabled.tolist() == [False, True, True, True]
 
 
-def test_another_kind_has_to_beat_as_many_steps_without_it():
-    # The bound falls with every step; at the same step the rotation, control 1, is worse than the gradient.
-    class Falling(Scripted):
-        def _bound(self, trainer, model):
-            bound, usage = super()._bound(trainer, model)
-            return bound - 10.0 * trainer.global_step, usage
+class Falling(Scripted):
+    """Whose bound falls with every step too."""
 
+    def _bound(self, trainer, model):
+        bound, usage = super()._bound(trainer, model)
+        return bound - 10.0 * trainer.global_step, usage
+
+
+def one_field(control="double", fields=1):
+    model = UnsupervisedFlowVAE(latent=4, fields=fields, width=8, control=control, path_kl=None, forcing=False)
+    model.posterior.disable(1)
+    return model
+
+
+def test_another_kind_has_to_beat_as_many_steps_without_it():
+    # At the same step the rotation, control 1, is worse than the gradient.
     def trained(change):
         selection = Falling(lambda on: 1000.0 + change * (0 not in on), [0.4, 0.0])
-        model = UnsupervisedFlowVAE(latent=4, fields=1, width=8, control="double", path_kl=None, forcing=False)
-        model.posterior.disable(1)
-        return fit(model, selection, 20).posterior.enabled.tolist(), selection.tried
+        return fit(one_field(), selection, 20).posterior.enabled.tolist(), selection.tried
 
     # Three steps without the change, then three with it, from where the others began: those end at a later step.
     kept, tried = trained(31.0)
@@ -148,37 +184,38 @@ def test_another_kind_has_to_beat_as_many_steps_without_it():
     assert trained(29.0)[0] == [False, True]
 
 
-def test_a_trial_goes_back_to_the_weights_and_moments_of_its_rival():
-    class Watched(Scripted):
-        def _restore(self, trainer, model, earlier):
-            super()._restore(trainer, model, earlier)
-            moments = trainer.optimizers[0].state_dict()["state"]
-            self.seen.append((earlier, copy.deepcopy(model.state_dict()), copy.deepcopy(moments)))
+@pytest.mark.parametrize(("change", "enabled"), [(31.0, [True, False]), (29.0, [True, True])])
+def test_a_flow_in_two_has_to_beat_as_many_steps_with_one(change, enabled):
+    selection = Falling(lambda on: 1000.0 + change * (len(on) == 2), [0.4, 0.0], split=True)
+    selection._together = lambda trainer, model, one, other: 1.0
+    selection.needed = [0]
+    assert fit(one_field("single", fields=2), selection, 8).posterior.enabled.tolist() == enabled
 
+
+def test_a_trial_goes_back_to_the_weights_and_moments_of_its_rival():
     selection = Watched(lambda on: 100.0 + 100.0 * (0 not in on), [0.4, 0.0])
-    selection.seen = []
-    model = UnsupervisedFlowVAE(latent=4, fields=1, width=8, control="double", path_kl=None, forcing=False)
-    model.posterior.disable(1)
-    fit(model, selection, 20)
+    fit(one_field(), selection, 20)
     (before, *began), (plain, *ended) = selection.seen
     for earlier, (weights, moments) in ((before, began), (plain, ended)):
         torch.testing.assert_close(weights, dict(earlier.model), rtol=0, atol=0)
         torch.testing.assert_close(moments, earlier.optimizer["state"], rtol=0, atol=0)
     # Training went on from there, and left what it was given as it was.
-    assert all(state["step"] == 3 for state in plain.optimizer["state"].values())
+    assert {state["step"].item() for state in plain.optimizer["state"].values()} == {3}
 
 
-def test_selection_goes_on_from_a_checkpoint(tmp_path):
-    first = BackwardSelection()
-    first.needed, first.settled, first.next_step = [1, 2], [2], 700
-    before, plain = (Snapshot(bound, [0.4, 0.1], {"w": torch.ones(2)}, {"state": {}}) for bound in (9.0, 8.0))
-    for trial in (None, Trial("off", 1, None, before), Trial("exchange", 1, 0, before, plain)):
-        first.trial = trial
-        torch.save(first.state_dict(), tmp_path / "state.pt")
-        second = BackwardSelection()
-        second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-        assert (second.needed, second.settled, second.next_step) == (first.needed, first.settled, 700)
-        assert str(second.trial) == str(trial)
+@pytest.mark.parametrize("stop", [2, 5], ids=["in the steps without", "in those with the change"])
+@pytest.mark.parametrize(("change", "enabled"), [(31.0, [True, False]), (29.0, [False, True])])
+def test_a_trial_goes_on_from_a_checkpoint(tmp_path, stop, change, enabled):
+    def selection():
+        return Falling(lambda on: 1000.0 + change * (0 not in on), [0.4, 0.0])
+
+    first = selection()
+    fit(one_field(), first, stop, keep=tmp_path / "stopped.ckpt")
+    assert first.trial is not None
+    second = selection()
+    model = fit(one_field(), second, 20, ckpt_path=tmp_path / "stopped.ckpt")
+    assert model.posterior.enabled.tolist() == enabled
+    assert first.tried + second.tried == [(0, (0,)), (3, (0,)), (6, (1,))]
 
 
 def test_real_bounds_leave_a_model_that_still_works():

@@ -63,6 +63,7 @@ _SCENE_SELECTION = {"begin": 0.4, "end": 0.85, "heal": 60, "learn": 150, "tolera
 _SURPLUS, _CHOICE = {"shapes3d": 2}, {"code_warmup": 0.2, "spike_warmup": 0.4}
 # Steps of MNIST's quick training and of its trials; longer trainings have longer trials.
 _USUAL_STEPS = 5000
+_PAPER_END = 0.7
 _TRIALS = {"unsupervised_double": {"heal": 100, "learn": 300}, "unsupervised_choose": {"heal": 150, "learn": 300}}
 _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
@@ -182,6 +183,9 @@ def paper_row(quick: Row) -> Row:
         stretch = known.paper_max_steps / quick.overrides.get("trainer.max_steps", _USUAL_STEPS)
         trials = {f"trainer.callbacks.init_args.{name}": steps for name, steps in _TRIALS[method].items()}
         changes |= {name: round(stretch * quick.overrides.get(name, steps)) for name, steps in trials.items()}
+        # The last trials are over before the slabs join, with which the bound is another.
+        end = "trainer.callbacks.init_args.end"
+        changes |= {end: min(quick.overrides[end], _PAPER_END)} if end in quick.overrides else {}
     # What a row varies is its own at any size; slabs that come after the spikes come when those have settled.
     varied = dict(quick.varied)
     if varied.get(MODEL_ARGS + "slab_from"):

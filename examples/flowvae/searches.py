@@ -140,6 +140,6 @@ SETTINGS: dict[str, list[Setting]] = {
 _BEST: Changes = {**_LARGE, "path_kl": None}
 _CHOSEN: dict[str, Changes] = {"poflow": _BEST, "supervised": _BEST}
 CHOSEN: dict[str, dict[str, Changes]] = {"mnist": _CHOSEN, "shapes3d": {**_CHOSEN, "weak": {"path_kl": None}}}
-"""What the tables took: the best settings of the two methods that read labels, and a free path with weak labels where
-one flow of a seed had left the codes without. No setting brought another baseline near them, so the others keep the
-usual ones."""
+"""What the tables took: the best settings of the two methods that read labels, and, on Shapes3D, a free path with weak
+labels: with the usual one a flow of one seed left the region of the codes. No setting brought another baseline near
+them, so the others keep the usual ones."""

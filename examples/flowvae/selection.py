@@ -36,9 +36,10 @@ class Snapshot(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """An attempt under way, and what to go back to.
+    """An attempt under way.
 
-    That is where it began; with an exchange or a split, where as many steps without it have led, which come first.
+    `before` is where it began. An exchange or a split comes after as many steps without it, which end in `plain`, and
+    has to be better than that.
     """
 
     how: str
@@ -49,8 +50,18 @@ class Trial(NamedTuple):
 
     @property
     def rival(self) -> Snapshot:
-        """What the attempt has to be better than."""
+        """What the attempt is compared with, and what to go back to."""
         return self.plain or self.before
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint, which holds no classes."""
+        return {**self._asdict(), "before": self.before._asdict(), "plain": self.plain and self.plain._asdict()}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> "Trial":
+        """What `to_dict` gave."""
+        plain = saved["plain"] and Snapshot(**saved["plain"])
+        return cls(**{**saved, "before": Snapshot(**saved["before"]), "plain": plain})
 
 
 class BackwardSelection(Callback):
@@ -62,9 +73,10 @@ class BackwardSelection(Callback):
     while the others can still learn to take over.
 
     With double control a transformation may have fallen to the wrong kind of flow: a gradient cannot go round in a
-    circle. So every control that is needed then changes kind on trial: the other part of its field gets its spike, or
-    that of another field where it is taken, and keeps it if the bound is then better than after as many steps without
-    the change, for it falls in those too. Then those that have not changed kind are tried again.
+    circle. So every control that is needed then changes kind on trial, as far as `end` allows: the other part of its
+    field gets its spike, or that of another field where it is taken, and keeps it if the bound is then better than
+    after as many steps without the change. Those come first, so that training goes on where they win; the others begin
+    where they began, a little later in the schedule. Then those that have not changed kind are tried again.
 
     With single control one flow may have come to stand for two transformations. With `split`, the flow that leaves most
     unexplained is split in two on trial, as long as there are controls that are off. It stays split if the bound is
@@ -103,20 +115,13 @@ class BackwardSelection(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the selection stands, for a checkpoint."""
-        trial = self.trial
-        if trial is not None:
-            plain = trial.plain and trial.plain._asdict()
-            trial = {**trial._asdict(), "before": trial.before._asdict(), "plain": plain}
+        trial = None if self.trial is None else self.trial.to_dict()
         return {"needed": self.needed, "settled": self.settled, "trial": trial, "next_step": self.next_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.needed, self.settled, self.next_step = (state_dict[n] for n in ("needed", "settled", "next_step"))
-        trial = state_dict["trial"]
-        if trial is not None:
-            plain = trial["plain"] and Snapshot(**trial["plain"])
-            trial = Trial(**{**trial, "before": Snapshot(**trial["before"]), "plain": plain})
-        self.trial = trial
+        self.trial = None if state_dict["trial"] is None else Trial.from_dict(state_dict["trial"])
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: UnsupervisedFlowVAE, batch: Any, batch_idx: int
