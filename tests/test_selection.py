@@ -58,7 +58,7 @@ def test_the_least_used_flow_goes_first_and_what_the_bound_needs_stays():
 
 
 class Watched(Scripted):
-    """That keeps what it has gone back to, and the weights, moments and rates that were then there."""
+    """That keeps what it has gone back to, and the weights and moments that were then there."""
 
     def __init__(self, bound, usage, **others):
         super().__init__(bound, usage, **others)
