@@ -1,6 +1,7 @@
 import csv
 import importlib
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from flowvae.selection import BackwardSelection  # noqa: E402
 from flowvae.tables import append_table, write_table  # noqa: E402
 from flowvae.video_results import _brightened, finish_video  # noqa: E402
 from test_grid_data import write_dsprites, write_folder, write_shapes3d  # noqa: E402
+from test_video_data import write_calms21  # noqa: E402
 
 PAPERS = [
     "mnist_table",
@@ -385,10 +387,10 @@ def test_a_comparison_sets_the_models_below_each_other(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({}, "Ours are below every baseline here."),
+        ({}, "Ours are below every baseline that they are compared with."),
         ({"ours, supervised": 0.3}, "Not below every baseline: ours, supervised: scale (0.300; PoFlow 0.250)."),
         # Without labels: PoFlow, which reads them, is no measure.
-        ({"ours, weakly supervised": 0.3, "ours, unsupervised": 0.4999}, "Ours are below every baseline here."),
+        ({"ours, weakly supervised": 0.3, "ours, unsupervised": 0.4999}, "Ours are below every baseline that they are compared with."),
         (
             {"ours, weakly supervised": 0.7, "ours, unsupervised": 0.50001},
             "Not below every baseline: ours, weakly supervised: scale (0.700; TVAE 0.500); "
@@ -428,6 +430,18 @@ def test_rows_differ_at_the_published_sizes_too():
         papers = [paper_row(r) for r in experiment.rows if r.name not in alike]
         keys = {json.dumps([r.config, r.overrides], sort_keys=True) for r in papers}
         assert len(keys) == len(papers), experiment.title
+
+
+@pytest.mark.parametrize("experiment", ["mnist_unsupervised", "shapes3d_unsupervised", "mnist_ablations"])
+def test_rows_of_spikes_alone_have_no_slabs_at_the_published_sizes_either(experiment):
+    rows = [r for r in EXPERIMENTS[experiment].rows if re.search("spikes(,|$| only| alone)", r.name)]
+    named = [r for r in rows if "slabs" not in r.name or "alone" in r.name]
+    assert named
+    for each in EXPERIMENTS[experiment].rows:
+        changes = paper_row(each).overrides
+        assert changes.get("model.init_args.slab", False) == (each not in named), each.name
+        if each in named:
+            assert "data.init_args.motion" not in changes or changes["data.init_args.motion"] == "spikes"
 
 
 def test_what_suits_the_stand_in_of_mice_is_asked_of_no_other_footage():
@@ -747,6 +761,7 @@ def test_an_experiment_runs_to_its_end_and_is_not_run_again(tmp_path, monkeypatc
     "method",
     [
         "vae",
+        "beta_vae",
         "factor_vae",
         "slow_vae",
         "tvae",
@@ -755,6 +770,7 @@ def test_an_experiment_runs_to_its_end_and_is_not_run_again(tmp_path, monkeypatc
         "weak",
         "unsupervised_slab",
         "unsupervised_double",
+        "unsupervised_choose",
     ],
 )
 def test_the_paper_preset_trains_for_two_steps(method, tmp_path):
@@ -762,7 +778,7 @@ def test_the_paper_preset_trains_for_two_steps(method, tmp_path):
 
     paper = paper_row(row("", method))
     changes = {**paper.overrides, "model.init_args.latent": 6, "model.init_args.width": 8}
-    if method in ("vae", "slow_vae"):
+    if method in ("vae", "beta_vae", "slow_vae"):
         del changes["model.init_args.width"]
     if method == "tvae":
         changes = {k: v for k, v in changes.items() if k.split(".")[-1] not in ("latent", "width")}
@@ -775,21 +791,34 @@ def test_the_paper_preset_trains_for_two_steps(method, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "data"), [("unsupervised_double", "shapes3d"), ("supervised", "falcor3d")])
-def test_the_paper_preset_trains_on_scenes_of_its_size(method, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "data", "size"),
+    [
+        ("unsupervised_double", "shapes3d", 64),
+        ("supervised", "falcor3d", 128),
+        ("unsupervised_single", "isaac3d", 128),
+        ("video/unsupervised", "calms21", 128),
+    ],
+)
+def test_the_paper_preset_trains_on_scenes_of_its_size(method, data, size, tmp_path, monkeypatch):
     import train
 
     monkeypatch.chdir(tmp_path)
     if data == "shapes3d":
         write_shapes3d(tmp_path)
-    else:
+    elif data == "falcor3d":
         write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 3, 3, 3, 2, 2, 2))
+    elif data == "isaac3d":
+        write_folder(tmp_path, "Isaac3D_down128", "labels.npy", (3, 2, 2, 2, 2, 2, 2, 3, 3))
+    else:
+        write_calms21(tmp_path)
+        monkeypatch.setattr("flowvae.data.calms21.OFFICIAL", {"train": 3, "test": 1})
     paper = paper_row(row("", method, data))
     small = {"model.init_args.latent": 6, "model.init_args.width": 8, "data.init_args.steps": 1}
     run = Run(Row("", paper.config, {**paper.overrides, **small}), 0, tmp_path, tmp_path / "runs", tuple(SMALL))
     cli = train.main(run._commands()[0] + SMALL)
     assert cli.trainer.global_step == 2
-    assert cli.datamodule.image_size == cli.model.hparams.image_size == {"shapes3d": 64, "falcor3d": 128}[data]
+    assert cli.datamodule.image_size == cli.model.hparams.image_size == size
     assert all(p.isfinite().all() for p in cli.model.parameters())
 
 

@@ -35,12 +35,14 @@ class Drawn(NamedTuple):
         names: Its pictures.
         root: Its data below `data/`; None for stand-ins, which are made where they are missing.
         arguments: Further arguments of the command.
+        seed: That of the model.
     """
 
     experiment: str
     names: list[str]
     root: str | None = None
     arguments: tuple[str, ...] = ()
+    seed: int = 0
 
 
 def _flows(name: str) -> list[str]:
@@ -53,7 +55,7 @@ def _recovered(data: str) -> list[str]:
 
 EXPERIMENTS = [
     Drawn("mnist_unsupervised", _recovered("mnist"), _MNIST),
-    Drawn("shapes3d_unsupervised", _recovered("shapes3d")),
+    Drawn("shapes3d_unsupervised", _recovered("shapes3d"), seed=1),
     Drawn("falcor3d_unsupervised", _recovered("falcor3d")),
     Drawn("isaac3d_unsupervised", _recovered("isaac3d")),
     Drawn(
@@ -117,13 +119,13 @@ def main() -> None:
     if options.root is not None and not options.root.is_dir():
         raise SystemExit(f"pictures: expected a folder with MNIST's t10k files, found none at {options.root}.")
     output = _ROOT / "runs" / "pictures"
-    for experiment, names, source, arguments in EXPERIMENTS:
+    for experiment, names, source, arguments, seed in EXPERIMENTS:
         root = None if source is None else _ROOT / "data" / source
         root = options.root or root if source == _MNIST else root
         if root is not None and not root.exists():
             print(f"Pictures of {experiment} stay as they are: nothing at {root}.")
             continue
-        command = ["examples/reproduce.py", experiment, "--seeds", "0", "--jobs", "2", "--output", output]
+        command = ["examples/reproduce.py", experiment, "--seeds", str(seed), "--jobs", "2", "--output", output]
         command += ["--runs", options.runs.resolve(), *arguments]
         command += [] if root is None else ["--data.root", root.absolute()]
         if subprocess.run([sys.executable, *command], cwd=_ROOT).returncode:

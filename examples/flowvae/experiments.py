@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from .rows import DATA_ARGS, Row, row, tune
+from .rows import DATA_ARGS, Row, row, spikes_alone, tune
 from .searches import CHOSEN, SETTINGS
 
 METHODS = {
@@ -56,8 +56,13 @@ def _table(title: str, data: str) -> Experiment:
     )
 
 
+def _control(name: str, data: str = "mnist") -> Row:
+    usual = row(name, UNSUPERVISED[name], data)
+    return usual if UNSUPERVISED[name] == "unsupervised_slab" else spikes_alone(usual)
+
+
 def _unsupervised(title: str, data: str) -> Experiment:
-    rows = [row(name, UNSUPERVISED[name], data) for name in ("single control, spikes", "double control, spikes")]
+    rows = [_control(name, data) for name in ("single control, spikes", "double control, spikes")]
     return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, "traversals", 12)
 
 
@@ -107,7 +112,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "mnist_unsupervised": Experiment(
         "Unsupervised flows (STA)",
-        [row(name, method) for name, method in UNSUPERVISED.items()],
+        [_control(name) for name in UNSUPERVISED],
         "STA",
         after="traversals",
         minutes=12,
@@ -120,7 +125,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "mnist_ablations": Experiment(
         "Ablations of the unsupervised model (STA)",
         [
-            row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", "unsupervised_single"),
+            spikes_alone(row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", "unsupervised_single")),
             row("spikes and slabs", "unsupervised_slab"),
             row("spikes alone, data and settings of the slabs", "unsupervised_slab", slab=False),
             row("slabs from the start", "unsupervised_slab", slab_from=0.0),

@@ -61,9 +61,10 @@ _SCENE_SELECTION = {"begin": 0.4, "end": 0.85, "heal": 60, "learn": 150, "tolera
 # Where single control starts with flows beyond the number of factors, so that one that does two things can be split.
 # Falcor3D did better without (mean F1 0.61 and 0.48, one seed); Isaac3D has not been tried.
 _SURPLUS, _CHOICE = {"shapes3d": 2}, {"code_warmup": 0.2, "spike_warmup": 0.4}
+# Share of a training of the published length after which no trial begins: a little before the slabs join.
+_PAPER_END = 0.7
 # Steps of MNIST's quick training and of its trials; longer trainings have longer trials.
 _USUAL_STEPS = 5000
-_PAPER_END = 0.7
 _TRIALS = {"unsupervised_double": {"heal": 100, "learn": 300}, "unsupervised_choose": {"heal": 150, "learn": 300}}
 _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
@@ -114,6 +115,11 @@ def tune(usual: Row, model: dict[str, Any], data: dict[str, Any] | None = None) 
     """A row with arguments of model and data for quick runs alone; its published sizes stay those of the usual row."""
     found = {**_own(model), **{DATA_ARGS + name: value for name, value in (data or {}).items()}}
     return usual._replace(overrides={**usual.overrides, **found}, tuned=found)
+
+
+def spikes_alone(usual: Row) -> Row:
+    """A row without slabs, at the published sizes too, where other unsupervised rows have them."""
+    return usual._replace(varied={**usual.varied, MODEL_ARGS + "slab": False})
 
 
 def _untuned(row: Row) -> dict[str, Any]:
@@ -174,7 +180,7 @@ def paper_row(quick: Row) -> Row:
             MODEL_ARGS + "temperature": [1.0, 0.05],
             MODEL_ARGS + "anneal": 1.11,
         }
-    if method.startswith("unsupervised"):
+    if method.startswith("unsupervised") and quick.varied.get(MODEL_ARGS + "slab", True):
         # Spikes alone for 75,000 of 90,000 iterations, where a quick run joins the slabs earlier.
         changes |= {MODEL_ARGS + "slab": True, MODEL_ARGS + "slab_from": 0.833, MODEL_ARGS + "settle_from": 0.833}
         if known.factors and data == "mnist":
@@ -183,7 +189,7 @@ def paper_row(quick: Row) -> Row:
         stretch = known.paper_max_steps / quick.overrides.get("trainer.max_steps", _USUAL_STEPS)
         trials = {f"trainer.callbacks.init_args.{name}": steps for name, steps in _TRIALS[method].items()}
         changes |= {name: round(stretch * quick.overrides.get(name, steps)) for name, steps in trials.items()}
-        # The last trials are over before the slabs join, with which the bound is another.
+        # With the slabs the bound is another.
         end = "trainer.callbacks.init_args.end"
         changes |= {end: min(quick.overrides[end], _PAPER_END)} if end in quick.overrides else {}
     # What a row varies is its own at any size; slabs that come after the spikes come when those have settled.

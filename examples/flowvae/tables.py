@@ -19,6 +19,7 @@ _COMPARED = (
     "relative error", "error", "over re-encoding", "log p, normal", "log p, Bernoulli", "affine map", "F1",
     "speed correlation",
 )  # fmt: skip
+_BELOW = "Ours are below every baseline that they are compared with."
 _COMPARED_WITH = "Ours that train without labels are compared with the baselines that do so too."
 # What a page shows without scrolling.
 _FIRST = ("F1", "speed correlation", "relative error", "over re-encoding")
@@ -171,7 +172,7 @@ def _verdict(rows: dict[str, Values], factors: list[str], needs_labels: Mapping[
                 other = f"level with {best}" if level else f"{best} {means[best]:.3f}"
                 found.append(f"{key.split(': ')[0]} ({own:.3f}; {other})")
         behind += [f"{name}: {', '.join(found)}"] if found else []
-    words = f"Not below every baseline: {'; '.join(behind)}." if behind else "Ours are below every baseline here."
+    words = f"Not below every baseline: {'; '.join(behind)}." if behind else _BELOW
     return [f"{words} {_COMPARED_WITH}", ""]
 
 
