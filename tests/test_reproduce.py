@@ -390,7 +390,10 @@ def test_a_comparison_sets_the_models_below_each_other(tmp_path):
         ({}, "Ours are below every baseline that they are compared with."),
         ({"ours, supervised": 0.3}, "Not below every baseline: ours, supervised: scale (0.300; PoFlow 0.250)."),
         # Without labels: PoFlow, which reads them, is no measure.
-        ({"ours, weakly supervised": 0.3, "ours, unsupervised": 0.4999}, "Ours are below every baseline that they are compared with."),
+        (
+            {"ours, weakly supervised": 0.3, "ours, unsupervised": 0.4999},
+            "Ours are below every baseline that they are compared with.",
+        ),
         (
             {"ours, weakly supervised": 0.7, "ours, unsupervised": 0.50001},
             "Not below every baseline: ours, weakly supervised: scale (0.700; TVAE 0.500); "
