@@ -20,6 +20,12 @@ def float32():
     seed_everything(0)
 
 
+@pytest.fixture(autouse=True)
+def untied(monkeypatch):
+    """Flows of models that have learned nothing are together by chance."""
+    monkeypatch.setattr("flowvae.selection.tied", lambda steps, controls, tried: None)
+
+
 def train(selection, control="single", fields=3, steps=40):
     model = UnsupervisedFlowVAE(latent=4, fields=fields, width=8, control=control, path_kl=None, forcing=False)
     return fit(model, selection, steps)
@@ -53,8 +59,8 @@ def test_the_least_used_flow_goes_first_and_what_the_bound_needs_stays():
     selection = Scripted(lambda on: 100.0 + 50.0 * (0 not in on) + 1.0 * (2 not in on), [0.5, 0.1, 0.3], tolerance=0.02)
     model = train(selection)
     assert model.posterior.enabled.tolist() == [True, False, False]
-    assert [on for _, on in selection.tried[1:]] == [(0, 2), (0,)]
-    assert [step for step, _ in selection.tried] == [0, 2, 4]
+    assert [on for _, on in selection.tried[1:3]] == [(0, 2), (0,)]
+    assert [step for step, _ in selection.tried[:3]] == [0, 2, 4]
 
 
 class Watched(Scripted):
@@ -190,6 +196,38 @@ def test_a_flow_in_two_has_to_beat_as_many_steps_with_one(change, enabled):
     selection._together = lambda trainer, model, one, other: 1.0
     selection.needed = [0]
     assert fit(one_field("single", fields=2), selection, 8).posterior.enabled.tolist() == enabled
+
+
+@pytest.mark.parametrize(("change", "taught"), [(31.0, False), (29.0, True)])
+def test_a_flow_by_itself_has_to_beat_as_many_steps_with_another(monkeypatch, change, taught):
+    looked = []
+
+    def tied(steps, controls, tried):
+        looked.append(list(tried))
+        # Not at once, but at the second look.
+        return (0, 1) if len(looked) > 1 and (0, 1) not in tried else None
+
+    def part(model, steps, control, other):
+        assert (control, other) == (0, 1)
+        model.posterior.spike_head.bias.data[0] = 7.0
+
+    monkeypatch.setattr("flowvae.selection.tied", tied)
+    monkeypatch.setattr("flowvae.selection.part", part)
+    model = UnsupervisedFlowVAE(latent=4, fields=2, width=8, path_kl=None, forcing=False)
+    selection = Falling(lambda on: 1000.0 + change * (model.posterior.spike_head.bias[0] > 6), [0.4, 0.4], remove=False)
+    fit(model, selection, 20)
+    # The second look after three steps; then three steps as it is, and three with the change; later only looks.
+    assert [step for step, _ in selection.tried[:4]] == [0, 3, 6, 9]
+    assert (model.posterior.spike_head.bias[0] > 6) == taught
+    assert selection.parted == [(0, 1)]
+    assert looked[2:] == [[(0, 1)]] * len(looked[2:])
+    assert len(looked) > 3
+
+
+def test_where_nothing_is_tried_off_all_flows_stay():
+    selection = Scripted(lambda on: 100.0 * len(on), [0.5, 0.1, 0.0], remove=False)
+    assert train(selection).posterior.enabled.all()
+    assert selection.needed == []
 
 
 def test_a_trial_goes_back_to_the_weights_and_moments_of_its_rival():

@@ -65,7 +65,11 @@ _SURPLUS, _CHOICE = {"shapes3d": 2}, {"code_warmup": 0.2, "spike_warmup": 0.4}
 _PAPER_END = 0.7
 # Steps of MNIST's quick training and of its trials; longer trainings have longer trials.
 _USUAL_STEPS = 5000
-_TRIALS = {"unsupervised_double": {"heal": 100, "learn": 300}, "unsupervised_choose": {"heal": 150, "learn": 300}}
+_TRIALS = {
+    "unsupervised_slab": {"learn": 300},
+    "unsupervised_double": {"heal": 100, "learn": 300},
+    "unsupervised_choose": {"heal": 150, "learn": 300},
+}
 _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 
 
@@ -105,7 +109,7 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
         changes |= _own(_SCENES.get(kind, {}))
         if kind == "unsupervised":
             changes["trainer.max_steps"] = known.max_steps * 3 // 2
-        if method in _TRIALS:
+        if "heal" in _TRIALS.get(method, {}):
             selection = {**_SCENE_SELECTION, "split": True} if method == "unsupervised_choose" else _SCENE_SELECTION
             changes |= {f"trainer.callbacks.init_args.{key}": value for key, value in selection.items()}
     return Row(name, config, {**changes, **own}, varied)

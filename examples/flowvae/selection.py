@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .base import training_progress
 from .networks import bernoulli_log_prob
+from .parting import part, tied
 from .splitting import Steps, likeliest, observe, split
 from .unsupervised import UnsupervisedFlowVAE
 
@@ -19,7 +20,7 @@ _TOGETHER = 0.15
 
 
 class Attempt(NamedTuple):
-    """What is to be tried with a control: `"off"`, `"exchange"` or `"split"`, the latter two with another control."""
+    """What is to be tried with a control: `"off"`, or, with another control, `"exchange"`, `"part"` or `"split"`."""
 
     how: str
     control: int
@@ -38,8 +39,8 @@ class Snapshot(NamedTuple):
 class Trial(NamedTuple):
     """An attempt under way.
 
-    `before` is where it began. An exchange or a split comes after as many steps without it, which end in `plain`, and
-    has to be better than that.
+    `before` is where it began. All but `"off"` come after as many steps without the attempt, which end in `plain`, and
+    have to be better than that.
     """
 
     how: str
@@ -78,20 +79,25 @@ class BackwardSelection(Callback):
     after as many steps without the change. Those come first, so that training goes on where they win; the others begin
     where they began, a little later in the schedule. Then those that have not changed kind are tried again.
 
-    With single control one flow may have come to stand for two transformations. With `split`, the flow that leaves most
-    unexplained is split in two on trial, as long as there are controls that are off. It stays split if the bound is
-    then better than after as many steps without, and the two are at times at work together, as two transformations
-    are; halves that exclude each other divide one by what is in the picture. The first that does not stay split ends
-    this.
+    With single control one flow may be on whenever another is, as the other's field undoes a part of what it does. It
+    then learns on trial to be on by itself, see `part`, and stays so if the bound is then better than after as many
+    steps without. Once nothing is left to try, flows are looked at again from time to time.
+
+    With single control, too, one flow may have come to stand for two transformations. With `split`, the flow that
+    leaves most unexplained is split in two on trial, as long as there are controls that are off. It stays split if the
+    bound is then better than after as many steps without, and the two are at times at work together, as two
+    transformations are; halves that exclude each other divide one by what is in the picture. The first that does not
+    stay split ends this.
 
     Args:
         begin: Share of the training before the first trial.
         end: Share of the training after which no trial begins.
         heal: Steps of a trial.
         tolerance: Largest relative loss of the bound at which a flow stays off.
-        learn: Steps of a trial of the other kind, which has its motion still to learn, or of a flow in two; and as many
-            without.
+        learn: Steps of a trial of the other kind, which has its motion still to learn, of a flow by itself, or of one
+            in two; and as many without.
         sequences: Validation sequences that decide, in whole batches.
+        remove: Try flows off; `heal` and `tolerance` serve that.
         split: Try flows in two.
     """
 
@@ -103,24 +109,28 @@ class BackwardSelection(Callback):
         tolerance: float = 0.03,
         learn: int = 300,
         sequences: int = 512,
+        remove: bool = True,
         split: bool = False,
     ) -> None:
         self.begin, self.end, self.heal, self.learn = begin, end, heal, learn
         self.tolerance, self.sequences = tolerance, sequences
-        self.split = split
+        self.remove, self.split = remove, split
         self.needed: list[int] = []
         self.settled: list[int] = []
+        self.parted: list[tuple[int, int]] = []
         self.trial: Trial | None = None
         self.next_step = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the selection stands, for a checkpoint."""
         trial = None if self.trial is None else self.trial.to_dict()
-        return {"needed": self.needed, "settled": self.settled, "trial": trial, "next_step": self.next_step}
+        known = {"needed": self.needed, "settled": self.settled, "parted": self.parted}
+        return {**known, "trial": trial, "next_step": self.next_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.needed, self.settled, self.next_step = (state_dict[n] for n in ("needed", "settled", "next_step"))
+        self.parted = [tuple(pair) for pair in state_dict["parted"]]
         self.trial = None if state_dict["trial"] is None else Trial.from_dict(state_dict["trial"])
 
     def on_train_batch_start(
@@ -139,14 +149,18 @@ class BackwardSelection(Callback):
             if trial.how == "exchange":
                 exchange(model, trial.control, trial.other)
             else:
-                split(model, self._observe(trainer, model), trial.control, trial.other)
+                change = part if trial.how == "part" else split
+                change(model, self._observe(trainer, model), trial.control, trial.other)
             self.next_step = trainer.global_step + self.learn
             return
         if trial is not None:
             now = self._judge(trainer, model, now)
-        chosen = self._choose(trainer, model, now.usage) if training_progress(model) < self.end else None
+        ended = training_progress(model) >= self.end
+        chosen = None if ended else self._choose(trainer, model, now.usage)
         if chosen is None:
-            self.next_step = int(trainer.estimated_stepping_batches)
+            # Flows that are not tied yet may be so later.
+            again = not ended and model.flows.control == "single"
+            self.next_step = trainer.global_step + self.learn if again else int(trainer.estimated_stepping_batches)
             return
         self.trial = Trial(*chosen, now)
         if chosen.how == "off":
@@ -157,7 +171,7 @@ class BackwardSelection(Callback):
     def _choose(self, trainer: Trainer, model: UnsupervisedFlowVAE, usage: list[float]) -> Attempt | None:
         """What to try next; None if everything has been tried."""
         on = [k for k, enabled in enumerate(model.posterior.enabled.tolist()) if enabled]
-        untried = [k for k in on if k not in self.needed] if len(on) > 1 else []
+        untried = [k for k in on if k not in self.needed] if self.remove and len(on) > 1 else []
         if untried:
             return Attempt("off", min(untried, key=lambda k: usage[k]))
         if model.flows.control == "double":
@@ -169,11 +183,14 @@ class BackwardSelection(Callback):
                 if k not in self.settled and free:
                     return Attempt("exchange", k, free[0])
             return None
+        steps = self._observe(trainer, model)
+        if (pair := tied(steps, on, self.parted)) is not None:
+            return Attempt("part", *pair)
         free = [k for k in range(model.flows.num_controls) if k not in on]
         # Once the likeliest one has turned out to be one, so are the others.
         if not self.split or self.settled or not free:
             return None
-        return Attempt("split", likeliest(self._observe(trainer, model), on), free[0])
+        return Attempt("split", likeliest(steps, on), free[0])
 
     def _judge(self, trainer: Trainer, model: UnsupervisedFlowVAE, now: Snapshot) -> Snapshot:
         """End a trial that has led to `now`: stay there, or go back."""
@@ -185,6 +202,10 @@ class BackwardSelection(Callback):
             good = now.bound <= trial.rival.bound * (1 + self.tolerance)
             trainer.print(f"flow {trial.control} {'stays off' if good else 'is needed'}: {figures}")
             self.needed += [] if good else [trial.control]
+        elif trial.how == "part":
+            good = now.bound < trial.rival.bound
+            trainer.print(f"flow {trial.control} is on {'without' if good else 'with'} {trial.other}: {figures}")
+            self.parted.append((trial.control, trial.other))
         elif trial.how == "split":
             together = self._together(trainer, model, trial.control, trial.other)
             good = now.bound < trial.rival.bound and together > _TOGETHER

@@ -15,14 +15,23 @@ _SURE = 4.0
 
 
 class Steps(NamedTuple):
-    """Steps of sequences, one per row: the posterior's features and a one, what was on, what was left unexplained.
+    """Steps of sequences, one per row.
 
-    The last is motion of the codes, in units of their standard deviations.
+    Attributes:
+        features: The posterior's features and a one.
+        on: Which controls were on.
+        rest: Motion of the codes that was left unexplained, in units of their standard deviations.
+        time: Time of the step.
+        before: The codes from which it went.
+        sharpness: One over the standard deviations of the motion.
     """
 
     features: Tensor
     on: Tensor
     rest: Tensor
+    time: Tensor
+    before: Tensor
+    sharpness: Tensor
 
     def main_axis(self, control: int) -> tuple[Tensor, Tensor]:
         """Main axis of what a flow leaves unexplained where it is on, and its variance along that axis; 0 if never."""
@@ -39,9 +48,13 @@ def observe(model: UnsupervisedFlowVAE, batches: Iterable[Tensor]) -> Steps:
     seen = []
     for frames in batches:
         spikes = model.infer(frames).spikes
-        _, rest, precision = model.motion(Codes(*model.encode(frames)), spikes)
+        codes = Codes(*model.encode(frames))
+        _, rest, precision = model.motion(codes, spikes)
         features = F.pad(model.pair_features(frames), (0, 1), value=1.0)
-        seen.append([x.flatten(0, 1) for x in (features, spikes > 0.5, rest * precision.sqrt())])
+        time = torch.arange(1.0, len(frames), device=rest.device)[:, None].expand(rest.shape[:-1])
+        sharp = precision.sqrt()
+        parts = (features, spikes > 0.5, rest * sharp, time, codes.mean[:-1], sharp)
+        seen.append([x.flatten(0, 1) for x in parts])
     return Steps(*map(torch.cat, zip(*seen, strict=True)))
 
 
@@ -70,13 +83,18 @@ def split(model: UnsupervisedFlowVAE, steps: Steps, control: int, other: int) ->
         return
     axis, _ = steps.main_axis(control)
     side = (steps.rest - steps.rest[active].mean(0)) @ axis > 0
-    wanted = _SURE * (2.0 * torch.stack((active & side, active & ~side), -1) - 1)
-    # A ridge regression, with a thousandth of the features' own scale.
-    gram = steps.features.mT @ steps.features
-    ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
-    head = torch.linalg.solve(gram + ridge, steps.features.mT @ wanted)
-    rows, spike_head = [control, other], model.posterior.spike_head
-    spike_head.weight[rows], spike_head.bias[rows] = head[:-1].mT, head[-1]
+    teach(model, steps, [control, other], torch.stack((active & side, active & ~side), -1))
     model.posterior.enabled[other] = True
     for tensor in (*model.prior.parameters(), *model.flows.stack.parameters()):
         tensor[other] = tensor[control]
+
+
+@torch.no_grad()
+def teach(model: UnsupervisedFlowVAE, steps: Steps, controls: list[int], wanted: Tensor) -> None:
+    """Set the spikes of controls to what is wanted, `[N, len(controls)]`, as well as a linear map of features can."""
+    # A ridge regression, with a thousandth of the features' own scale.
+    gram = steps.features.mT @ steps.features
+    ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+    head = torch.linalg.solve(gram + ridge, steps.features.mT @ (_SURE * (2.0 * wanted - 1)))
+    spike_head = model.posterior.spike_head
+    spike_head.weight[controls], spike_head.bias[controls] = head[:-1].mT, head[-1]
