@@ -134,8 +134,9 @@ class Falcor3DData(_FolderData):
     """Sequences of Falcor3D: a living room under changing light and viewpoint (Nie et al., 2020; CC BY 4.0).
 
     `root` holds `Falcor3D_down128/` with `images/NNNNNN.png` and `train-rec.labels`: 233,280 images of 128×128 pixels,
-    from https://github.com/NVlabs/High-res-disentanglement-datasets. All seven factors move, and all end. What is held
-    out are settings of the lamp: a decoder has no way to know a viewpoint that it never saw.
+    from https://github.com/NVlabs/High-res-disentanglement-datasets; no checksum but those in the files is known. All
+    seven factors move, and all end. What is held out are settings of the lamp: a decoder has no way to know a viewpoint
+    that it never saw.
     """
 
     source = Source(
@@ -153,7 +154,8 @@ class Isaac3DData(_FolderData):
     """Sequences of Isaac3D: a robot arm holds an object in a kitchen (Nie et al., 2020; CC BY 4.0).
 
     `root` holds `Isaac3D_down128/` with `images/NNNNNN.png` and `labels.npy`: 737,280 images of 128×128 pixels, from
-    https://github.com/NVlabs/High-res-disentanglement-datasets. All factors move but the object's shape, and all end.
+    https://github.com/NVlabs/High-res-disentanglement-datasets; no checksum but those in the files is known. All
+    factors move but the object's shape, and all end.
     """
 
     source = Source(
