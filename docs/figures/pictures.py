@@ -22,7 +22,7 @@ _FACTORS = {
     "mnist": ("scale", "rotation", "hue"),
     "shapes3d": ("floor_hue", "wall_hue", "object_hue", "scale", "orientation"),
     "falcor3d": ("camera_x", "camera_y", "camera_z"),
-    "isaac3d": ("camera_height", "lighting_intensity", "robot_x", "wall_color"),
+    "isaac3d": ("camera_height", "lighting_intensity", "object_color", "wall_color"),
 }
 _MNIST = "mnist"
 
