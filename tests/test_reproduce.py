@@ -1,7 +1,6 @@
 import csv
 import importlib
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -112,21 +111,28 @@ def test_a_paper_row_has_the_published_sizes():
     assert (tvae["model.init_args.capsules"], tvae["model.init_args.capsule_dim"]) == (18, 18)
 
 
-@pytest.mark.parametrize("data", ["mnist", "shapes3d", "falcor3d", "isaac3d"])
-@pytest.mark.parametrize("method", ["unsupervised_double", "unsupervised_choose"])
+_SCENES = ("shapes3d", "falcor3d", "isaac3d")
+_TRIED = ("unsupervised_single", "unsupervised_double", "unsupervised_choose")
+
+
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [("unsupervised_slab", "mnist"), *((method, data) for method in _TRIED for data in ("mnist", *_SCENES))],
+)
 def test_trials_take_the_same_share_of_a_longer_training(method, data):
-    config = yaml.safe_load((CONFIGS / "mnist" / f"{method}.yaml").read_text())["trainer"]
-    prefix, given = "trainer.callbacks.init_args.", config["callbacks"][0]["init_args"]
     quick = row("", method, data)
+    config = yaml.safe_load((CONFIGS / quick.config).read_text())["trainer"]
+    prefix, given = "trainer.callbacks.init_args.", config["callbacks"][0]["init_args"]
+    lasting = ("heal", "learn") if given.get("remove", True) else ("learn",)
     shares = []
     for changes in (quick.overrides, paper_row(quick).overrides):
         steps = changes.get("trainer.max_steps", config["max_steps"])
         usual = {name: given.get(name, getattr(BackwardSelection(), name)) for name in ("heal", "learn", "end")}
         found = {name: changes.get(prefix + name, value) for name, value in usual.items()}
-        shares.append([found[name] / steps for name in ("heal", "learn")])
+        shares.append([found[name] / steps for name in lasting])
     assert shares[1] == pytest.approx(shares[0], rel=1e-3)
     # With slabs the bound is another: no trial that began before may end then.
-    assert found["end"] + 2 * shares[1][1] < changes["model.init_args.slab_from"]
+    assert found["end"] + 2 * shares[1][-1] < changes["model.init_args.slab_from"]
 
 
 def test_single_control_of_shapes3d_starts_with_more_flows_than_factors():
@@ -436,15 +442,12 @@ def test_rows_differ_at_the_published_sizes_too():
 
 
 @pytest.mark.parametrize("experiment", ["mnist_unsupervised", "shapes3d_unsupervised", "mnist_ablations"])
-def test_rows_of_spikes_alone_have_no_slabs_at_the_published_sizes_either(experiment):
-    rows = [r for r in EXPERIMENTS[experiment].rows if re.search("spikes(,|$| only| alone)", r.name)]
-    named = [r for r in rows if "slabs" not in r.name or "alone" in r.name]
-    assert named
+def test_only_rows_with_slabs_have_them_at_the_published_sizes(experiment):
     for each in EXPERIMENTS[experiment].rows:
+        slabs = each.config.endswith("unsupervised_slab.yaml") and "alone" not in each.name
         changes = paper_row(each).overrides
-        assert changes.get("model.init_args.slab", False) == (each not in named), each.name
-        if each in named:
-            assert "data.init_args.motion" not in changes or changes["data.init_args.motion"] == "spikes"
+        assert changes["model.init_args.slab"] == slabs, each.name
+        assert changes.get("data.init_args.motion", "spikes") == ("speeds" if slabs else "spikes"), each.name
 
 
 def test_what_suits_the_stand_in_of_mice_is_asked_of_no_other_footage():

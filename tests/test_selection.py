@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from flowvae.data.sequences import DigitsData
 from flowvae.model import UnsupervisedFlowVAE
-from flowvae.selection import BackwardSelection, Snapshot, exchange
+from flowvae.selection import BackwardSelection
+from flowvae.trials import Snapshot, exchange
 
 
 @pytest.fixture(autouse=True)
@@ -254,6 +255,38 @@ def test_a_trial_goes_on_from_a_checkpoint(tmp_path, stop, change, enabled):
     model = fit(one_field(), second, 20, ckpt_path=tmp_path / "stopped.ckpt")
     assert model.posterior.enabled.tolist() == enabled
     assert first.tried + second.tried == [(0, (0,)), (3, (0,)), (6, (1,))]
+
+
+@pytest.mark.parametrize("stop", [2, 5], ids=["in the steps without", "in those with the change"])
+def test_a_real_parting_goes_on_from_a_checkpoint(tmp_path, monkeypatch, stop):
+    def tied(steps, controls, tried):
+        return None if (0, 1) in tried else (0, 1)
+
+    def selection():
+        return BackwardSelection(begin=0.0, learn=3, end=0.9, sequences=8, remove=False)
+
+    def flows():
+        model = UnsupervisedFlowVAE(latent=4, fields=2, width=8, path_kl=None, forcing=False)
+        # Always on, so that there is something to part.
+        model.posterior.spike_head.bias.data[:] = 3.0
+        return model
+
+    monkeypatch.setattr("flowvae.selection.tied", tied)
+    first, second, third = selection(), selection(), selection()
+    fit(flows(), first, stop, keep=tmp_path / "stopped.ckpt")
+    assert first.trial.how == "part"
+    assert (first.trial.plain is None) == (stop == 2)
+    model = fit(flows(), second, 20, ckpt_path=tmp_path / "stopped.ckpt")
+    assert second.parted == [(0, 1)]
+    assert all(p.isfinite().all() for p in model.parameters())
+    third.load_state_dict(second.state_dict())
+    assert third.parted == [(0, 1)]
+
+
+def test_a_selection_of_before_flows_were_parted_goes_on():
+    selection = BackwardSelection()
+    selection.load_state_dict({"needed": [1], "settled": [], "trial": None, "next_step": 7})
+    assert (selection.needed, selection.parted, selection.next_step) == ([1], [], 7)
 
 
 def test_real_bounds_leave_a_model_that_still_works():

@@ -45,6 +45,19 @@ class Told(UnsupervisedFlowVAE):
         return self.seen
 
 
+def test_observed_steps_know_where_and_when_they_begin():
+    model = Told()
+    std = torch.linspace(0.1, 0.4, 4)
+    model.encode = lambda frames: Codes(model.means, std.expand_as(model.means))
+    steps = observe(model, FRAMES)
+    torch.testing.assert_close(steps.before, model.means[:-1].flatten(0, 1))
+    assert torch.equal(steps.time.unflatten(0, (2, -1)), torch.tensor([[1.0], [2.0]]).expand(2, 400))
+    torch.testing.assert_close(steps.sharpness, (1 / (std * 2**0.5)).expand_as(steps.before))
+    off = ~steps.on.any(-1)
+    moved = (model.means[1:] - model.means[:-1]).flatten(0, 1)
+    torch.testing.assert_close(steps.rest[off], (moved * steps.sharpness)[off])
+
+
 def test_each_half_gets_the_moves_to_one_side():
     model = Told()
     split(model, observe(model, FRAMES), 0, 2)

@@ -56,13 +56,15 @@ def _table(title: str, data: str) -> Experiment:
     )
 
 
-def _control(name: str, data: str = "mnist") -> Row:
-    usual = row(name, UNSUPERVISED[name], data)
-    return usual if UNSUPERVISED[name] == "unsupervised_slab" else spikes_alone(usual)
+def _unlabelled(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
+    """A row of unsupervised flows, without slabs at any size unless its method has them."""
+    usual = row(name, method, data, **model)
+    return usual if method == "unsupervised_slab" else spikes_alone(usual)
 
 
 def _unsupervised(title: str, data: str) -> Experiment:
-    rows = [_control(name, data) for name in ("single control, spikes", "double control, spikes")]
+    names = ("single control, spikes", "double control, spikes")
+    rows = [_unlabelled(name, UNSUPERVISED[name], data) for name in names]
     return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, "traversals", 12)
 
 
@@ -112,7 +114,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "mnist_unsupervised": Experiment(
         "Unsupervised flows (STA)",
-        [_control(name) for name in UNSUPERVISED],
+        [_unlabelled(name, method) for name, method in UNSUPERVISED.items()],
         "STA",
         after="traversals",
         minutes=12,
@@ -125,15 +127,15 @@ EXPERIMENTS: dict[str, Experiment] = {
     "mnist_ablations": Experiment(
         "Ablations of the unsupervised model (STA)",
         [
-            spikes_alone(row("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", "unsupervised_single")),
-            row("spikes and slabs", "unsupervised_slab"),
-            row("spikes alone, data and settings of the slabs", "unsupervised_slab", slab=False),
-            row("slabs from the start", "unsupervised_slab", slab_from=0.0),
-            row("slabs after the spikes", "unsupervised_slab", slab_from=0.375),
-            row("potential flows alone", "unsupervised_single", kind="potential"),
-            row("rotational flows alone", "unsupervised_single", kind="rotational"),
-            *(row(f"K = {k}", "unsupervised_single", fields=k) for k in (2, 5, 8)),
-            row("on/keep 0.3/0.7", "unsupervised_single", on=0.3, keep=0.7),
+            _unlabelled("spikes only, Helmholtz, K = 3, on/keep 0.1/0.9", "unsupervised_single"),
+            _unlabelled("spikes and slabs", "unsupervised_slab"),
+            _unlabelled("spikes alone, data and settings of the slabs", "unsupervised_slab", slab=False),
+            _unlabelled("slabs from the start", "unsupervised_slab", slab_from=0.0),
+            _unlabelled("slabs after the spikes", "unsupervised_slab", slab_from=0.375),
+            _unlabelled("potential flows alone", "unsupervised_single", kind="potential"),
+            _unlabelled("rotational flows alone", "unsupervised_single", kind="rotational"),
+            *(_unlabelled(f"K = {k}", "unsupervised_single", fields=k) for k in (2, 5, 8)),
+            _unlabelled("on/keep 0.3/0.7", "unsupervised_single", on=0.3, keep=0.7),
         ],
         "STA",
         minutes=12,

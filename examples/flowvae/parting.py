@@ -1,10 +1,10 @@
 """A flow that is on whenever another is learns to be on by itself.
 
 Where flow j is on whenever flow k is, the field of k has learned what its own transformation does less a part a of what
-j does. Both together are then right in steps where k's transformation comes alone, and lack that part where j's comes
-too. Where k's comes more often without j's than with it, no small change is better: learning ends there. But what k
-leaves to be explained is a times what j does in the one kind of step and 1 + a times in the other, which tells them
-apart.
+j does. Both together then do 1 - a of j's too much in steps where k's transformation comes alone, and a too little
+where j's comes too; least squares make a the share of the former among k's steps. Above a half j had better be on in
+both, and learning ends there. But what k leaves to be explained is a times what j does in the one kind of step and
+1 + a times in the other, which tells them apart.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,8 +15,8 @@ from torch import Tensor
 from .splitting import Steps, teach
 from .unsupervised import UnsupervisedFlowVAE
 
-# Share of one flow's steps in which the other is on too.
-_ALWAYS = 0.9
+# Share of one flow's steps in which the other is on too, and of all steps below which that may be by chance.
+_ALWAYS, _RARELY = 0.9, 0.02
 # Adam's steps and rate for a field that takes over another's part, which come to a relative error below a hundredth.
 _TAKING, _RATE = 300, 3e-3
 
@@ -24,15 +24,19 @@ _TAKING, _RATE = 300, 3e-3
 def tied(steps: Steps, controls: Sequence[int], tried: Collection[tuple[int, int]] = ()) -> tuple[int, int] | None:
     """A control that is on whenever another is, but not the other way round, and that other; None without such a pair.
 
-    Of several it is the pair that is together most, without those that were `tried`.
+    Of several it is the pair that is together most, without those that were `tried`. Flows that are hardly ever on
+    count for nothing.
     """
     on = steps.on.float()
-    share = (on.mT @ on) / on.sum(0).clamp(min=1)
+    together = on.mT @ on / len(on)
+    share = together / on.mean(0).clamp(min=_RARELY)
     pairs = [
         (share[one, other].item(), one, other)
         for one in controls
         for other in controls
-        if (one, other) not in tried and share[one, other] > _ALWAYS >= share[other, one]
+        if (one, other) not in tried
+        and together[one, other] > _RARELY
+        and share[one, other] > _ALWAYS >= share[other, one]
     ]
     return max(pairs)[1:] if pairs else None
 
@@ -52,8 +56,8 @@ def part(model: UnsupervisedFlowVAE, steps: Steps, control: int, other: int) -> 
     """Let a control that is on whenever another is be on where its own transformation is to be seen.
 
     Its spikes learn, by a linear map of the posterior's features, where what is left for it to explain is more than the
-    other's field has taken away, and that field takes the part over. Controls that are together in less than two steps
-    stay as they are.
+    other's field has taken away, and that field takes the part over. Controls that are together in fewer than two
+    steps stay as they are.
 
     Args:
         model: A model with single control.
@@ -65,10 +69,10 @@ def part(model: UnsupervisedFlowVAE, steps: Steps, control: int, other: int) -> 
     if both.sum() < 2:
         return
     own = model.flows.bind(control)(steps.time, steps.before) * steps.sharpness
-    # How many times what the control does is to be seen.
-    times = ((steps.rest + own) * own).sum(-1) / own.square().sum(-1).clamp(min=1e-6)
-    low, high = two_means(times[both])
-    seen = times > (low + high) / 2
+    # What the other leaves to the control, in multiples of what that does.
+    multiples = ((steps.rest + own) * own).sum(-1) / own.square().sum(-1).clamp(min=1e-6)
+    low, high = two_means(multiples[both])
+    seen = multiples > (low + high) / 2
     wanted = steps.on[:, control] & (~steps.on[:, other] | seen)
     teach(model, steps, [control], wanted[:, None])
     _take_over(model, steps.time[both], steps.before[both], control, other, low)

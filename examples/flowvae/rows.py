@@ -64,8 +64,8 @@ _SCENE_REMOVAL = {"heal": 60, "tolerance": 0.002}
 _SURPLUS, _CHOICE = {"shapes3d": 2}, {"code_warmup": 0.2, "spike_warmup": 0.4}
 # Share of a training of the published length after which no trial begins: a little before the slabs join.
 _PAPER_END = 0.7
-# Steps of MNIST's quick training and of its trials; longer trainings have longer trials.
-_USUAL_STEPS = 5000
+# Steps of MNIST's quick trainings, of most and of others, and of their trials; longer trainings have longer trials.
+_USUAL_STEPS, _OTHER_STEPS = 5000, {"unsupervised_slab": 8400}
 _TRIALS = {
     "unsupervised_single": {"learn": 300},
     "unsupervised_slab": {"learn": 300},
@@ -193,12 +193,15 @@ def paper_row(quick: Row) -> Row:
         if known.factors and data == "mnist":
             changes[DATA_ARGS + "motion"] = "speeds"
     if method in _TRIALS:
-        stretch = known.paper_max_steps / quick.overrides.get("trainer.max_steps", _USUAL_STEPS)
+        stretch = known.paper_max_steps / quick.overrides.get(
+            "trainer.max_steps", _OTHER_STEPS.get(method, _USUAL_STEPS)
+        )
         trials = {f"trainer.callbacks.init_args.{name}": steps for name, steps in _TRIALS[method].items()}
         changes |= {name: round(stretch * quick.overrides.get(name, steps)) for name, steps in trials.items()}
         # With the slabs the bound is another.
         end = "trainer.callbacks.init_args.end"
-        changes |= {end: min(quick.overrides[end], _PAPER_END)} if end in quick.overrides else {}
+        if method == "unsupervised_slab" or end in quick.overrides:
+            changes[end] = min(quick.overrides.get(end, _PAPER_END), _PAPER_END)
     # What a row varies is its own at any size; slabs that come after the spikes come when those have settled.
     varied = dict(quick.varied)
     if varied.get(MODEL_ARGS + "slab_from"):

@@ -1,8 +1,8 @@
-"""Choosing K: a bank with too many flows gives up those that the data can do without."""
+"""Trials of flows in training: a bank gives up flows that the data can do without, and mends those that went wrong."""
 
 import copy
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
@@ -12,6 +12,7 @@ from .base import training_progress
 from .networks import bernoulli_log_prob
 from .parting import part, tied
 from .splitting import Steps, likeliest, observe, split
+from .trials import Attempt, Snapshot, Trial, exchange
 from .unsupervised import UnsupervisedFlowVAE
 
 # Two transformations that come and go by themselves coincide now and then. The halves of one, told apart by what is in
@@ -19,59 +20,14 @@ from .unsupervised import UnsupervisedFlowVAE
 _TOGETHER = 0.15
 
 
-class Attempt(NamedTuple):
-    """What is to be tried with a control: `"off"`, or, with another control, `"exchange"`, `"part"` or `"split"`."""
-
-    how: str
-    control: int
-    other: int | None = None
-
-
-class Snapshot(NamedTuple):
-    """A model and its optimizer at some step, with the bound and the usage of the controls there."""
-
-    bound: float
-    usage: list[float]
-    model: dict[str, Any]
-    optimizer: dict[str, Any]
-
-
-class Trial(NamedTuple):
-    """An attempt under way.
-
-    `before` is where it began. All but `"off"` come after as many steps without the attempt, which end in `plain`, and
-    have to be better than that.
-    """
-
-    how: str
-    control: int
-    other: int | None
-    before: Snapshot
-    plain: Snapshot | None = None
-
-    @property
-    def rival(self) -> Snapshot:
-        """What the attempt is compared with, and what to go back to."""
-        return self.plain or self.before
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint, which holds no classes."""
-        return {**self._asdict(), "before": self.before._asdict(), "plain": self.plain and self.plain._asdict()}
-
-    @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> "Trial":
-        """What `to_dict` gave."""
-        plain = saved["plain"] and Snapshot(**saved["plain"])
-        return cls(**{**saved, "before": Snapshot(**saved["before"]), "plain": plain})
-
-
 class BackwardSelection(Callback):
-    """Switches the least used flow off, lets the others take over, and keeps it off unless the bound got worse.
+    """Tries flows off, of the other kind, by themselves and in two, and keeps what the bound is better for.
 
-    Learnable switching rates make an unused flow cheap to keep off, but they do not merge two flows that have divided a
-    transformation between them by content: on the way there the bound is worse. Taking one away does. What decides is
-    the negative evidence bound of validation sequences, without noise. Every flow is tried once; the trials come early,
-    while the others can still learn to take over.
+    What decides is the negative evidence bound of validation sequences, without noise. With `remove` the least used
+    flow is switched off, the others take over, and it stays off unless the bound got worse. Learnable switching rates
+    make an unused flow cheap to keep off, but they do not merge two flows that have divided a transformation between
+    them by content: on the way there the bound is worse. Taking one away does. Every flow is tried once; the trials
+    come early, while the others can still learn to take over.
 
     With double control a transformation may have fallen to the wrong kind of flow: a gradient cannot go round in a
     circle. So every control that is needed then changes kind on trial, as far as `end` allows: the other part of its
@@ -81,7 +37,7 @@ class BackwardSelection(Callback):
 
     With single control one flow may be on whenever another is, as the other's field undoes a part of what it does. It
     then learns on trial to be on by itself, see `part`, and stays so if the bound is then better than after as many
-    steps without. Once nothing is left to try, flows are looked at again from time to time.
+    steps without. A pair is tried once. When nothing is left to try, flows are looked at again every `learn` steps.
 
     With single control, too, one flow may have come to stand for two transformations. With `split`, the flow that
     leaves most unexplained is split in two on trial, as long as there are controls that are off. It stays split if the
@@ -130,7 +86,7 @@ class BackwardSelection(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.needed, self.settled, self.next_step = (state_dict[n] for n in ("needed", "settled", "next_step"))
-        self.parted = [tuple(pair) for pair in state_dict["parted"]]
+        self.parted = [tuple(pair) for pair in state_dict.get("parted", [])]
         self.trial = None if state_dict["trial"] is None else Trial.from_dict(state_dict["trial"])
 
     def on_train_batch_start(
@@ -141,7 +97,7 @@ class BackwardSelection(Callback):
         if trainer.global_step < max(begin, self.next_step):
             return
         model, optimizer = pl_module, trainer.optimizers[0]
-        now = Snapshot(*self._bound(trainer, model), *(copy.deepcopy(part.state_dict()) for part in (model, optimizer)))
+        now = Snapshot(*self._bound(trainer, model), *(copy.deepcopy(each.state_dict()) for each in (model, optimizer)))
         trial = self.trial
         if trial is not None and trial.how != "off" and trial.plain is None:
             self.trial = trial._replace(plain=now)
@@ -270,12 +226,3 @@ class BackwardSelection(Callback):
             seen += len(batch["frames"])
             if seen >= self.sequences:
                 return
-
-
-@torch.no_grad()
-def exchange(model: UnsupervisedFlowVAE, control: int, other: int) -> None:
-    """Let two controls change places: each gets the spike of the other, with its prior."""
-    posterior, prior = model.posterior, model.prior
-    spikes = [posterior.spike_head.weight, posterior.spike_head.bias, posterior.enabled]
-    for rows in [*spikes, *prior.parameters()]:
-        rows[[control, other]] = rows[[other, control]]

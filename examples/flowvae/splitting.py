@@ -20,9 +20,9 @@ class Steps(NamedTuple):
     Attributes:
         features: The posterior's features and a one.
         on: Which controls were on.
-        rest: Motion of the codes that was left unexplained, in units of their standard deviations.
-        time: Time of the step.
-        before: The codes from which it went.
+        rest: Motion of the codes that was left unexplained, in units of its standard deviations.
+        time: Time at the end of the step, from 1 on.
+        before: Codes at its start, their means.
         sharpness: One over the standard deviations of the motion.
     """
 
