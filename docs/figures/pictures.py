@@ -66,7 +66,11 @@ EXPERIMENTS = [
     Drawn("superposing", ["superposing_rotation_and_hue.gif", "superposing_scale_and_rotation_and_hue.png"], _MNIST),
     Drawn(
         "unseen_data",
-        ["unseen_scikit_learn_s_digits_rotation.png", "unseen_stand_in_for_dSprites_rotation.png"],
+        [
+            "unseen_scikit_learn_s_digits_rotation.png",
+            "unseen_stand_in_for_dSprites_rotation.gif",
+            "unseen_stand_in_for_dSprites_rotation.png",
+        ],
         _MNIST,
     ),
     Drawn("potential_surface", ["potential_surface.png"], _MNIST),
