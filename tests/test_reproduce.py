@@ -26,7 +26,7 @@ from flowvae.networks import make_decoder, make_encoder, make_pair_network, make
 from flowvae.records import Further, add_further, columns, read_rows  # noqa: E402
 from flowvae.rows import DATA, Row, data_of, on_footage, paper_row, row  # noqa: E402
 from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
-from flowvae.searches import CHOSEN, SETTINGS  # noqa: E402
+from flowvae.searches import BEST_WITHOUT_LABELS, CHOSEN, SETTINGS  # noqa: E402
 from flowvae.selection import BackwardSelection  # noqa: E402
 from flowvae.tables import append_table, write_table  # noqa: E402
 from flowvae.video_results import _brightened, finish_video  # noqa: E402
@@ -469,6 +469,20 @@ def test_what_a_table_took_was_searched_and_leaves_the_published_sizes_alone(dat
     assert quick.overrides == row(name, method, data, **chosen).overrides != usual.overrides
     assert paper_row(quick) == paper_row(usual)
     assert [r for r in rows if r.tuned] == [r for r in rows if METHODS[r.name] in CHOSEN[data]]
+
+
+def test_the_best_settings_without_labels_are_those_of_the_search():
+    rows = read_rows(EXAMPLES.parent / "docs" / "results" / "mnist_baseline_search.csv")
+    errors = {
+        name: sum(value for key, (value,) in found.items() if key.endswith(": relative error"))
+        for name, found in rows.items()
+    }
+    best = {}
+    for setting in SETTINGS["mnist"]:
+        if setting.method in ("vae", "beta_vae", "factor_vae", "slow_vae", "tvae"):
+            best.setdefault(setting.method, []).append(setting.name)
+    assert tuple(min(names, key=errors.__getitem__) for names in best.values()) == BEST_WITHOUT_LABELS["mnist"]
+    assert tuple(r.name for r in EXPERIMENTS["mnist_best_baselines"].rows) == BEST_WITHOUT_LABELS["mnist"]
 
 
 def test_of_many_rows_some_are_named_and_none_is_drawn(tmp_path):
