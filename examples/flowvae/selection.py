@@ -24,10 +24,10 @@ class BackwardSelection(Callback):
     """Tries flows off, of the other kind, by themselves and in two, and keeps what the bound is better for.
 
     What decides is the negative evidence bound of validation sequences, without noise. With `remove` the least used
-    flow is switched off, the others take over, and it stays off unless the bound got worse. Learnable switching rates
-    make an unused flow cheap to keep off, but they do not merge two flows that have divided a transformation between
-    them by content: on the way there the bound is worse. Taking one away does. Every flow is tried once; the trials
-    come early, while the others can still learn to take over.
+    flow is switched off, the others take over, and it stays off unless the bound got worse. With learnable switching
+    rates an unused flow is cheap to keep off, but they do not merge two flows that have divided a transformation
+    between them by content: on the way there the bound is worse. Taking one away does. Every flow is tried once; the
+    trials come early, while the others can still learn to take over.
 
     With double control a transformation may have fallen to the wrong kind of flow: a gradient cannot go round in a
     circle. So every control that is needed then changes kind on trial, as far as `end` allows: the other part of its
