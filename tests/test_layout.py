@@ -3,7 +3,7 @@ import torch
 from reference import close
 
 from torchflowfield import FlowBank, layout
-from torchflowfield.layout import columns, rows, split
+from torchflowfield.layout import columns, rows, split, transposed_product
 
 
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
@@ -39,6 +39,25 @@ def test_rows_can_be_differentiated_in_every_way(small, monkeypatch):
     assert torch.autograd.gradcheck(samples_first, x, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(samples_first, x)
     close(torch.func.vmap(samples_first)(x.detach()[None]), samples_first(x.detach())[None])
+
+
+@pytest.mark.parametrize("small", [0, layout._SMALL])
+def test_products_can_be_differentiated_in_every_way(small, monkeypatch):
+    monkeypatch.setattr(layout, "_SMALL", small)
+    weight, units = torch.randn(2, 4, 3, requires_grad=True), torch.randn(2, 4, 5, requires_grad=True)
+    close(transposed_product(weight, units), torch.einsum("khd,khn->kdn", weight, units))
+    assert torch.autograd.gradcheck(transposed_product, (weight, units), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(transposed_product, (weight, units))
+    for frozen in weight, units:
+        frozen.requires_grad_(False)
+        assert torch.autograd.gradcheck(transposed_product, (weight, units))
+        frozen.requires_grad_(True)
+
+
+def test_the_gradient_of_weights_lies_in_memory_as_they_do():
+    weight, units = torch.randn(2, 80, 70, requires_grad=True), torch.randn(2, 80, 5)
+    (gradient,) = torch.autograd.grad(transposed_product(weight, units).sum(), weight)
+    assert gradient.stride() == weight.stride()
 
 
 @pytest.mark.parametrize(("shape", "node"), [((4, 5, 6), False), ((4, 50, 60), True)])

@@ -57,6 +57,30 @@ def total(terms: list[Tensor]) -> Tensor:
     return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
 
+def transposed_product(weight: Tensor, units: Tensor) -> Tensor:
+    """`weight.mT @ units`, `[K, H, D]` and `[K, H, N]` to `[K, D, N]`."""
+    plain = weight.numel() < _SMALL or not torch.is_grad_enabled() or autocasts(units) or is_transformed()
+    return weight.mT @ units if plain else _TransposedProduct.apply(weight, units)
+
+
+class _TransposedProduct(torch.autograd.Function):
+    """Gives the gradient of the weight as it lies in memory: else autograd transposes it, and copies it once more."""
+
+    @staticmethod
+    def forward(weight: Tensor, units: Tensor) -> Tensor:
+        return weight.mT @ units
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        weight, units = ctx.saved_tensors
+        by_weight, by_units = ctx.needs_input_grad
+        return units @ grad.mT if by_weight else None, weight @ grad if by_units else None
+
+
 class _SamplesFirst(torch.autograd.Function):
     """Moves the axis of the samples to the front, in new memory both ways: strided gradients are slow."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchflowfield.activations import ACTIVATIONS, activate
 from torchflowfield.interface import Jet, log_det_euler
-from torchflowfield.layout import autocasts, columns, over_units, rows, split, total
+from torchflowfield.layout import autocasts, columns, over_units, rows, split, total, transposed_product
 
 
 class Evaluation(NamedTuple):
@@ -141,8 +141,8 @@ class RidgeSnapshot(NamedTuple):
         # comparison would tie a graph to batches on one side of it, and where samples are fewer it costs nothing.
         many = torch.compiler.is_compiling() or slope.shape[-1] > self.weight.shape[-1]
         if self.amplitude.ndim == 2 and many:
-            return (self.amplitude[..., None] * self.weight).mT @ slope
-        return self.weight.mT @ (columns(self.amplitude, batch) * slope)
+            return transposed_product(self.amplitude[..., None] * self.weight, slope)
+        return transposed_product(self.weight, columns(self.amplitude, batch) * slope)
 
     def velocity(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Velocity `[*, D]` of the mixture with controls `[*, K, P]`, P = 1 or one for each part (None: all ones)."""

@@ -81,9 +81,16 @@ def shares(results: dict) -> list[str]:
     """How much of a training step of the MNIST presets lies outside networks and optimizer."""
     lines = _head("preset", "whole step, ms", "compiled, ms", "encoder, decoder, pair network and optimizer, ms",
                   "share outside", "share outside, compiled")  # fmt: skip
-    for preset, part in results["mnist"].items():
+    for label, part in results["mnist"].items():
+        preset, *networks = label.split(", ")
         times = (spread(row["ms"]) for row in part["rows"].values())
-        lines.append(_line(f"`{preset}`", *times, *(_percent(part[f"share_outside{c}"]) for c in ("", "_compiled"))))
+        lines.append(
+            _line(
+                ", ".join([f"`{preset}`", *networks]),
+                *times,
+                *(_percent(part[f"share_outside{c}"]) for c in ("", "_compiled")),
+            )
+        )
     return lines
 
 

@@ -48,6 +48,7 @@ def parts(quick: bool, device: str) -> list[tuple[str, str, list]]:
         ]
         listed += [("memory", str(steps), [steps]) for steps in (2, 8, 32, *(() if gpu else (128,)))]
         listed += [("mnist", preset, [preset]) for preset in PRESETS]
+        listed += [("mnist", f"{preset}, networks in float32", [preset, False]) for preset in PRESETS]
     return listed
 
 

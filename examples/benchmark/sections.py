@@ -422,7 +422,7 @@ def memory(clock: Clock, steps: int) -> dict:
     return {"rows": clock.compare({name: run(s) for name, s in steppers.items()}, "euler")}
 
 
-def mnist(clock: Clock, preset: str) -> dict:
+def mnist(clock: Clock, preset: str, bfloat16: bool = True) -> dict:
     """Share of a training step of an MNIST preset that is spent outside networks and optimizer, on random frames."""
     import sys
     from pathlib import Path
@@ -435,7 +435,8 @@ def mnist(clock: Clock, preset: str) -> dict:
 
     settings = yaml.safe_load((examples / "configs" / "mnist" / f"{preset}.yaml").read_text())
     torch.manual_seed(0)
-    name, given = settings["model"]["class_path"].rsplit(".", 1)[1], settings["model"]["init_args"]
+    name = settings["model"]["class_path"].rsplit(".", 1)[1]
+    given = settings["model"]["init_args"] | {"bfloat16": bfloat16}
     batch, steps = settings["data"]["batch_size"], settings["data"]["steps"]
     frames = torch.rand(batch, steps + 1, 3, 28, 28, device=clock.device)
     weights = nn.functional.one_hot(torch.randint(3, (batch, steps), device=clock.device), 3).float()
