@@ -1,17 +1,10 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from told import COUNT, FRAMES, Told
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-
-from flowvae.base import Codes
-from flowvae.model import UnsupervisedFlowVAE
 from flowvae.parting import part, tied, two_means
 from flowvae.splitting import Steps, observe
 
-FRAMES = [torch.zeros(3, 400, 1, 1, 1)]
 TAKEN = 0.7
 """Share of what flow 0 does that the field of flow 1 takes away."""
 
@@ -22,45 +15,34 @@ def float32():
     torch.manual_seed(0)
 
 
-class Told(UnsupervisedFlowVAE):
-    """A model whose codes and features are known, and whose flow 0 is on in every step of flow 1 beside its own."""
+class Tied(Told):
+    """Flow 0 is on in every step of flow 1 beside its own."""
 
-    def __init__(self, tie=True):
-        super().__init__(latent=4, fields=2, features=6, width=16, path_kl=None, forcing=False, frequencies=0)
-        self.eval()
+    def __init__(self):
+        super().__init__(fields=2, features=6, width=16, frequencies=0)
         # Which of two transformations is to be seen, in each of two steps.
-        self.seen = torch.rand(2, 400, 2) < 0.5
+        self.seen = torch.rand(2, COUNT, 2) < 0.5
         moves = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
-        noise = 0.02 * torch.randn(2, 400, 4)
-        self.means = torch.cat((torch.randn(1, 400, 4), self.seen.float() @ moves + noise)).cumsum(0)
+        noise = 0.02 * torch.randn(2, COUNT, 4)
+        self.means = torch.cat((torch.randn(1, COUNT, 4), self.seen.float() @ moves + noise)).cumsum(0)
         # Fields that move as they should, but for what the second takes away.
-        self.wanted = moves.clone()
-        self.wanted[1] -= TAKEN * moves[0]
+        wanted = moves.clone()
+        wanted[1] -= TAKEN * moves[0]
         together = (self.seen[..., 0] & self.seen[..., 1])[..., None]
-        self.features = torch.cat((self.seen, together, torch.rand(2, 400, 3)), -1).float()
-        self.tie = tie
+        self.features = torch.cat((self.seen, together, torch.rand(2, COUNT, 3)), -1).float()
+        self.spikes = torch.stack((self.seen.any(-1), self.seen[..., 1]), -1).float()
         optimizer = torch.optim.Adam(self.flows.parameters(), lr=0.02)
         z = self.means[:-1].flatten(0, 1)
         for _ in range(400):
-            loss = sum((self.flows.bind(k)(1.0, z) - self.wanted[k]).square().mean() for k in range(2))
+            loss = sum((self.flows.bind(k)(1.0, z) - wanted[k]).square().mean() for k in range(2))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         assert loss < 1e-3
 
-    def encode(self, frames):
-        return Codes(self.means, torch.full_like(self.means, 0.1))
-
-    def infer(self, frames):
-        spikes = torch.stack((self.seen.any(-1) if self.tie else self.seen[..., 0], self.seen[..., 1]), -1).float()
-        return self.posterior(self.features)._replace(spikes=spikes, weights=spikes)
-
-    def pair_features(self, frames):
-        return self.features
-
 
 def test_a_flow_that_is_on_with_another_learns_to_be_on_by_itself():
-    model = Told()
+    model = Tied()
     steps = observe(model, FRAMES)
     assert tied(steps, [0, 1]) == (0, 1)
     untouched = model.posterior.spike_head.weight[1].clone()
@@ -71,7 +53,7 @@ def test_a_flow_that_is_on_with_another_learns_to_be_on_by_itself():
 
 
 def test_the_others_field_takes_over_what_it_had_taken_away():
-    model = Told()
+    model = Tied()
     z = model.means[:-1].flatten(0, 1)
     kept = model.flows.bind(0)(1.0, z)
     part(model, observe(model, FRAMES), 0, 1)
@@ -114,9 +96,9 @@ def test_of_several_tied_flows_those_that_are_together_most_come_first():
 
 @pytest.mark.parametrize("joint", [0, 1])
 def test_flows_that_are_hardly_ever_together_stay_as_they_are(joint):
-    model = Told(tie=False)
-    model.seen[..., 1] = ~model.seen[..., 0]
-    model.seen[0, :joint] = True
+    model = Tied()
+    model.spikes[..., 1] = 1 - model.spikes[..., 0]
+    model.spikes[0, :joint] = 1
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     part(model, observe(model, FRAMES), 0, 1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -471,18 +471,19 @@ def test_what_a_table_took_was_searched_and_leaves_the_published_sizes_alone(dat
     assert [r for r in rows if r.tuned] == [r for r in rows if METHODS[r.name] in CHOSEN[data]]
 
 
-def test_the_best_settings_without_labels_are_those_of_the_search():
-    rows = read_rows(EXAMPLES.parent / "docs" / "results" / "mnist_baseline_search.csv")
+@pytest.mark.parametrize("data", BEST_WITHOUT_LABELS)
+def test_the_best_settings_without_labels_are_those_of_the_search(data):
+    rows = read_rows(EXAMPLES.parent / "docs" / "results" / f"{data}_baseline_search.csv")
     errors = {
         name: sum(value for key, (value,) in found.items() if key.endswith(": relative error"))
         for name, found in rows.items()
     }
     best = {}
-    for setting in SETTINGS["mnist"]:
+    for setting in SETTINGS[data]:
         if setting.method in ("vae", "beta_vae", "factor_vae", "slow_vae", "tvae"):
             best.setdefault(setting.method, []).append(setting.name)
-    assert tuple(min(names, key=errors.__getitem__) for names in best.values()) == BEST_WITHOUT_LABELS["mnist"]
-    assert tuple(r.name for r in EXPERIMENTS["mnist_best_baselines"].rows) == BEST_WITHOUT_LABELS["mnist"]
+    assert tuple(min(names, key=errors.__getitem__) for names in best.values()) == BEST_WITHOUT_LABELS[data]
+    assert tuple(r.name for r in EXPERIMENTS[f"{data}_best_baselines"].rows) == BEST_WITHOUT_LABELS[data]
 
 
 def test_of_many_rows_some_are_named_and_none_is_drawn(tmp_path):

@@ -203,6 +203,5 @@ class RidgeCourse(NamedTuple):
 
 def _affine(features: Tensor, rates: Tensor, still: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
     """`still` plus `moving [K, H, F]` times the features `[*, F]`, and its rate in time; both `[*, K, H]`."""
-    weight = moving.flatten(0, 1)
-    value, rate = F.linear(features, weight), F.linear(rates, weight)
+    value, rate = F.linear(torch.stack((features, rates)), moving.flatten(0, 1)).unbind()
     return still + value.unflatten(-1, still.shape), rate.unflatten(-1, still.shape)

@@ -224,9 +224,11 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
         return z
 
     def fast(method: str) -> dict[str, Callable[[], object]]:
-        ways = {"compiled": True}
+        ways: dict[str, Any] = {"compiled": True}
         if clock.device == "cuda":
             ways = ways | {"CUDA graphs": GRAPHS} if method == "euler" else {"CUDA graphs": GRAPHS}
+        elif method == "euler":
+            ways["compiled, C++ wrapper"] = {"cpp_wrapper": True}
         steppers = {way: ODEStepper(case.bank, method, density=None, compile=how) for way, how in ways.items()}
         return {f"torchflowfield {method}, {way}": ours(stepper) for way, stepper in steppers.items()}
 

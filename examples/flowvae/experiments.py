@@ -162,6 +162,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "mnist_baseline_search": _search("MNIST", "mnist"),
     "mnist_best_baselines": _best("MNIST", "mnist"),
     "shapes3d_baseline_search": _search("Shapes3D", "shapes3d"),
+    "shapes3d_best_baselines": _best("Shapes3D", "shapes3d"),
     "mnist_choose_k": Experiment(
         "Choosing K: banks with more flows than the data have transformations",
         [row(f"K = {k}, learnable rates", "unsupervised_choose", fields=k) for k in (5, 8)],
