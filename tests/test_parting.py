@@ -1,9 +1,14 @@
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from told import COUNT, FRAMES, Told
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from flowvae.parting import part, tied, two_means
 from flowvae.splitting import Steps, observe
+from told import COUNT, FRAMES, Told
 
 TAKEN = 0.7
 """Share of what flow 0 does that the field of flow 1 takes away."""

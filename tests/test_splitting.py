@@ -1,9 +1,14 @@
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from told import COUNT, FRAMES, Told
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from flowvae.base import Codes
 from flowvae.splitting import likeliest, observe, split
+from told import COUNT, FRAMES, Told
 
 
 @pytest.fixture(autouse=True)

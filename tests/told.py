@@ -1,15 +1,9 @@
 """A model that is told what it would have to learn, for tests of what is done with learned models."""
 
-import sys
-from pathlib import Path
-
 import torch
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-
 from flowvae.base import Codes
 from flowvae.model import UnsupervisedFlowVAE
+from torch import Tensor
 
 COUNT = 400
 """Sequences that the models below know of, of two steps each."""

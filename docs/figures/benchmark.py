@@ -5,9 +5,11 @@ python examples/benchmark --threads 2 --only train rollout mnist --output runs/t
 cp runs/one_thread/benchmark.json docs/results/benchmark.json
 cp runs/two_threads/benchmark.json docs/results/benchmark_two_threads.json
 
-and on a CPU without AVX-512
+and without AVX-512, on a CPU that has it
 
-python examples/benchmark --threads 1 --only train mnist --output runs/avx2
+export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+python examples/benchmark --threads 1 --only train --output runs/avx2
+python examples/benchmark --threads 1 --only mnist --match float32 --output runs/avx2
 cp runs/avx2/benchmark.json docs/results/benchmark_avx2.json
 
 and on a GPU
