@@ -90,8 +90,8 @@ def _search(title: str, data: str) -> Experiment:
 
 def _best(title: str, data: str) -> Experiment:
     """The best settings of the search in whole trainings, of the baselines that the table has with the usual ones."""
-    found = [each for each in SETTINGS[data] if each.name in BEST_WITHOUT_LABELS[data]]
-    rows = [row(name, method, data, **own) for name, method, own in found]
+    found = {each.name: each for each in SETTINGS[data]}
+    rows = [row(name, found[name].method, data, **found[name].changes) for name in BEST_WITHOUT_LABELS[data]]
     return Experiment(
         f"{title}: baselines that read no labels, each with the best settings of its search, in whole trainings",
         rows,

@@ -64,13 +64,14 @@ _SCENE_REMOVAL = {"heal": 60, "tolerance": 0.002}
 _SURPLUS, _CHOICE = {"shapes3d": 2}, {"code_warmup": 0.2, "spike_warmup": 0.4}
 # Share of a training of the published length after which no trial begins: a little before the slabs join.
 _PAPER_END = 0.7
-# Steps of MNIST's quick trainings, of most and of others, and of their trials; longer trainings have longer trials.
-_USUAL_STEPS, _OTHER_STEPS = 5000, {"unsupervised_slab": 8400}
+# Steps of quick trainings, of most of MNIST's and of others, and of their trials; longer trainings have longer trials.
+_USUAL_STEPS, _OTHER_STEPS = 5000, {"unsupervised_slab": 8400, "unsupervised": 2500}
 _TRIALS = {
     "unsupervised_single": {"learn": 300},
     "unsupervised_slab": {"learn": 300},
     "unsupervised_double": {"heal": 100, "learn": 300},
     "unsupervised_choose": {"heal": 150, "learn": 300},
+    "unsupervised": {"heal": 100, "learn": 300},
 }
 _TRAVERSING = ("vae", "beta_vae", "factor_vae", "slow_vae")
 

@@ -86,6 +86,8 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
 def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[str], dict[str, float], list[Path]]:
     """Usage of every flow, its correlation with what is measured from the frames, its traversal and that in words.
 
+    Of flows that the training gave up there is no more than that.
+
     Returns:
         The lines of the table, its figures by name, and the pictures.
     """
@@ -95,7 +97,6 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     draw = model.infer(frames)
     shown = _MEASURED[data.camera]
     measured = measure(frames, background, data.camera)
-    controls = draw.spikes.shape[-1]
     lines = [f"## What each flow does, seed {seed}", ""]
     lines += [f"| flow | usage | {' | '.join(f'g and {name}' for name in shown)} | its traversal |"]
     lines += ["|---" * (len(shown) + 3) + "|"]
@@ -104,7 +105,11 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     z0 = model.encode(frames[0, spread])[0]
     everyone = model.encode(frames[0])[0]
     written, figures = [], {}
-    for k in range(controls):
+    for k, kept in enumerate(model.posterior.enabled.tolist()):
+        if not kept:
+            figures[f"flow {k}: usage"] = 0.0
+            lines.append(f"| {k} | 0.00 | {' | '.join('–' for _ in shown)} | given up |")
+            continue
         rolled = model.decode(model.roll(everyone, k, data.steps).z).sigmoid()
         still = model.decode(everyone).sigmoid()
         # The decoder blurs: its own pictures' background, not that of the frames.
@@ -124,7 +129,8 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         if data.camera == "rests"
         else "The camera moves: pan, growth and turning are those of the whole picture, moved as one.",
     ]
-    return lines, figures, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights)]
+    kept = model.posterior.enabled.nonzero()[:, 0].tolist()
+    return lines, figures, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights, kept)]
 
 
 def _brightened(movie: Tensor) -> Tensor:
@@ -132,11 +138,11 @@ def _brightened(movie: Tensor) -> Tensor:
     return (movie / movie[0].amax()).clamp(max=1)
 
 
-def draw_usage(path: Path, weights: Tensor) -> Path:
-    """Coefficient of every flow over the test snippets in their order, averaged over the steps of each."""
-    figure = Figure(figsize=(8, 1.1 * weights.shape[-1] + 0.6), layout="constrained")
-    panels = figure.subplots(weights.shape[-1], 1, sharex=True, squeeze=False)[:, 0]
-    for k, panel in enumerate(panels):
+def draw_usage(path: Path, weights: Tensor, flows: list[int]) -> Path:
+    """Coefficients of some flows over the test snippets in their order, averaged over the steps of each."""
+    figure = Figure(figsize=(8, 1.1 * len(flows) + 0.6), layout="constrained")
+    panels = figure.subplots(len(flows), 1, sharex=True, squeeze=False)[:, 0]
+    for k, panel in zip(flows, panels, strict=True):
         panel.fill_between(range(weights.shape[1]), weights[..., k].mean(0).cpu(), color=COLORS[k % 8], step="mid")
         panel.set_ylabel(f"flow {k}")
         panel.set_ylim(0, None)
