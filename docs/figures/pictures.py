@@ -23,7 +23,7 @@ _FACTORS = {
     "mnist": ("scale", "rotation", "hue"),
     "shapes3d": ("floor_hue", "wall_hue", "object_hue", "scale", "orientation"),
     "falcor3d": ("camera_x", "camera_y", "camera_z"),
-    "isaac3d": ("camera_height", "lighting_intensity", "object_color", "wall_color"),
+    "isaac3d": ("robot_x", "camera_height", "lighting_intensity", "object_color", "wall_color"),
 }
 _MNIST = "mnist"
 
@@ -59,7 +59,7 @@ EXPERIMENTS = [
     Drawn("mnist_unsupervised", _recovered("mnist"), _MNIST),
     Drawn("shapes3d_unsupervised", _recovered("shapes3d"), seed=1),
     Drawn("falcor3d_unsupervised", _recovered("falcor3d")),
-    Drawn("isaac3d_unsupervised", _recovered("isaac3d")),
+    Drawn("isaac3d_unsupervised", _recovered("isaac3d"), seed=1),
     Drawn(
         "latent_evolution", [f"evolution_{data}.png" for data in ("mnist", "shapes3d", "falcor3d", "isaac3d")], _MNIST
     ),

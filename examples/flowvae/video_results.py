@@ -86,7 +86,7 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
 def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[str], dict[str, float], list[Path]]:
     """Usage of every flow, its correlation with what is measured from the frames, its traversal and that in words.
 
-    Of flows that the training gave up there is no more than that.
+    A flow that the training gave up has a line that says so, and no picture.
 
     Returns:
         The lines of the table, its figures by name, and the pictures.
