@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import KINDS, LinearField, close, compiled_graphs, jacobian, randomize, rollouts, small_bank
 
-from torchflowfield import DynamicOTLoss, FlowBank, HelmholtzFlowField, ODEStepper, PotentialFlowField
+from torchflowfield import DynamicOTLoss, FlowBank, HelmholtzFlowField, ODEStepper, PotentialFlowField, layout
 
 METHODS = ["euler", "midpoint", "rk4"]
 
@@ -475,6 +475,18 @@ def test_fields_banks_and_rollouts_can_be_exported(strict):
         exported = torch.export.export(module, inputs, strict=strict).module()
         for actual, expected in zip(exported(*inputs), module(*inputs), strict=True):
             close(actual, expected)
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_rollouts_of_large_banks_keep_their_gradients(strict, monkeypatch):
+    monkeypatch.setattr(layout, "_SMALL", 0)
+    module, inputs = Rollout(ODEStepper(small_bank())), (torch.randn(5, 3), torch.randn(2, 5, 2))
+    exported = torch.export.export(module, inputs, strict=strict).module()
+    for name, parameter in module.named_parameters():
+        expected = torch.autograd.grad(module(*inputs)[0].square().sum(), parameter)[0]
+        actual = torch.autograd.grad(exported(*inputs)[0].square().sum(), exported.get_parameter(name))[0]
+        close(actual, expected)
 
 
 def test_a_field_by_itself_is_refused(without_hook):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchflowfield.layout import is_transformed
+from torchflowfield.layout import is_exporting, is_transformed
 
 
 class Activation(NamedTuple):
@@ -38,10 +38,6 @@ class Activation(NamedTuple):
         return self.rate(a, self.first(a))
 
 
-# PyTorch 2.6 cannot tell an export from other compilations; what an export needs is right for them too.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-
-
 def _softplus(a: Tensor) -> Tensor:
     # The default threshold of 20 would cost 2e-9, far more than the precision of float64.
     return F.softplus(a, threshold=40.0)
@@ -50,7 +46,7 @@ def _softplus(a: Tensor) -> Tensor:
 def _tanh(a: Tensor) -> Tensor:
     # PyTorch's tanh takes three to four times as long as its sigmoid on a CPU. The error is of the order of that of a
     # sum of numbers of size 1, as `a` is one; half precisions would lose small slopes.
-    if a.is_cpu and a.dtype.itemsize >= 4 and not _is_exporting():
+    if a.is_cpu and a.dtype.itemsize >= 4 and not is_exporting():
         return torch.rsub((-2 * a).sigmoid_(), 1, alpha=2)
     return torch.tanh(a)
 
@@ -90,7 +86,7 @@ def activate(name: str, a: Tensor, *, value: bool) -> tuple[Tensor, Tensor, Tens
         phi = ACTIVATIONS[name]
         slope = phi.first(a)
         return slope, phi.rate(a, slope), phi.value(a) if value else None
-    make: Callable[..., tuple[Any, ...]] = _Facts.apply if torch.is_grad_enabled() and not _is_exporting() else _facts
+    make: Callable[..., tuple[Any, ...]] = _Facts.apply if torch.is_grad_enabled() and not is_exporting() else _facts
     facts = make(name, a, value)
     return facts if value else (*facts, None)
 
@@ -103,7 +99,7 @@ def _facts(name: str, a: Tensor, value: bool) -> tuple[Tensor, ...]:
         return slope, rate
     # log cosh a = |a| - log(1 + |tanh a|) shares the tanh. Differentiated twice at a = 0 it fails: `_Facts` is not, but
     # an exported graph may be.
-    if name == "logcosh" and not _is_exporting():
+    if name == "logcosh" and not is_exporting():
         return slope, rate, a.abs().sub_(_log1p(slope.abs()))
     return slope, rate, phi.value(a)
 

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+# PyTorch 2.6 cannot tell an export from other compilations; what an export needs is right for them too.
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 # Below so many numbers a node of the graph that is written in Python costs more than strided gradients do.
 _SMALL = 10_000
 
@@ -58,9 +61,12 @@ def total(terms: list[Tensor]) -> Tensor:
 
 
 def transposed_product(weight: Tensor, units: Tensor) -> Tensor:
-    """`weight.mT @ units`, `[K, H, D]` and `[K, H, N]` to `[K, D, N]`."""
-    plain = weight.numel() < _SMALL or not torch.is_grad_enabled() or autocasts(units) or is_transformed()
-    return weight.mT @ units if plain else _TransposedProduct.apply(weight, units)
+    """`weight.mT @ units`, `[K, H, D]` and `[K, H, N]` to `[K, D, N]`; a large weight has its gradient in its order."""
+    plain = weight.numel() < _SMALL or not torch.is_grad_enabled() or autocasts(units)
+    # A strict export would lose the gradients of a node that is written in Python, silently.
+    if plain or is_transformed() or is_exporting():
+        return weight.mT @ units
+    return _TransposedProduct.apply(weight, units)
 
 
 class _TransposedProduct(torch.autograd.Function):

@@ -199,7 +199,7 @@ class RidgeSnapshot(NamedTuple):
         slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
         parts = [] if self.amplitude is None else [self._gradients(slope, z.shape[:-1])]
         if self.rotation is not None:
-            parts.append(self.rotation.mT @ slope)
+            parts.append(transposed_product(self.rotation, slope))
         return rows(torch.stack(parts, 1), z.shape[:-1])
 
     def jet(self, z: Tensor) -> Jet:
@@ -207,7 +207,7 @@ class RidgeSnapshot(NamedTuple):
         batch = z.shape[:-1]
         slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=self.amplitude is not None)
         gradient = self._gradients(slope, batch)
-        velocity = gradient if self.rotation is None else gradient + self.rotation.mT @ slope
+        velocity = gradient if self.rotation is None else gradient + transposed_product(self.rotation, slope)
         laplacian = self._laplacians(slope_rate, batch)
         potential = laplacian
         if self.amplitude is not None and value is not None:

@@ -105,8 +105,9 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     z0 = model.encode(frames[0, spread])[0]
     everyone = model.encode(frames[0])[0]
     written, figures = [], {}
-    for k, kept in enumerate(model.posterior.enabled.tolist()):
-        if not kept:
+    enabled = model.posterior.enabled.tolist()
+    for k in range(len(enabled)):
+        if not enabled[k]:
             figures[f"flow {k}: usage"] = 0.0
             lines.append(f"| {k} | 0.00 | {' | '.join('–' for _ in shown)} | given up |")
             continue
@@ -129,7 +130,7 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         if data.camera == "rests"
         else "The camera moves: pan, growth and turning are those of the whole picture, moved as one.",
     ]
-    kept = model.posterior.enabled.nonzero()[:, 0].tolist()
+    kept = [k for k in range(len(enabled)) if enabled[k]]
     return lines, figures, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights, kept)]
 
 
