@@ -236,6 +236,18 @@ def test_a_moving_blob_is_measured_and_named():
     words = in_words(found)
     assert "moves right" in words
     assert "moves up" in words
+    assert found["spread"].abs().max() < 0.01
+    assert "together" not in words
+    assert "out" not in words
+
+
+def test_two_blobs_that_approach_each_other_draw_together():
+    apart = torch.stack([torch.maximum(blob(12 + 2 * t, 30), blob(52 - 2 * t, 30)) for t in range(5)])[:, None]
+    for frames, said in ((apart, "draws together"), (apart.flip(0), "spreads out")):
+        found = measure(frames, torch.zeros(3, 64, 64))
+        way = 1 if said == "spreads out" else -1
+        assert torch.allclose(way * found["spread"].sum(), torch.tensor(20 / 12).log(), atol=0.05)
+        assert in_words(found).split(" (")[0] == said
 
 
 @pytest.mark.parametrize(
@@ -271,6 +283,7 @@ def test_the_axis_of_a_bar_turns_with_it():
     assert position(bar)[2] == pytest.approx(0, abs=0.01)
     assert abs(float(position(bar.T)[2])) == pytest.approx(math.pi / 2, abs=0.01)
     assert torch.allclose(position(bar)[0], torch.tensor([31.5, 31.5]))
+    assert position(bar)[3] == pytest.approx(math.sqrt((44**2 - 1 + 4**2 - 1) / 12), rel=1e-4)
 
 
 def test_a_constant_correlates_with_nothing():

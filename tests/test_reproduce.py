@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import reproduce  # noqa: E402
+from flowvae import video_results  # noqa: E402
 from flowvae.baselines import VAE  # noqa: E402
 from flowvae.data.shapes3d import NAMES  # noqa: E402
 from flowvae.experiments import EXPERIMENTS, METHODS, Experiment  # noqa: E402
@@ -451,13 +452,17 @@ def test_only_rows_with_slabs_have_them_at_the_published_sizes(experiment):
         assert changes.get("data.init_args.motion", "spikes") == ("speeds" if slabs else "spikes"), each.name
 
 
-def test_what_suits_the_stand_in_of_mice_is_asked_of_no_other_footage():
-    clips = {"data.init_args.stride", "data.init_args.background"}
+def test_how_the_stand_in_of_mice_is_shown_is_asked_of_no_other_footage():
+    clips = {f"data.init_args.{name}" for name in ("stride", "background", "crop", "egocentric")}
     for usual in EXPERIMENTS["calms21"].rows:
         assert clips < usual.overrides.keys()
         for other in (on_footage(usual, Path("mouse.mp4")), paper_row(usual)):
             assert not clips & other.overrides.keys()
             assert "data.init_args.flips" in other.overrides
+        footage, paper = on_footage(usual, Path("mouse.mp4")).overrides, paper_row(usual).overrides
+        assert footage["trainer.max_steps"] == usual.overrides["trainer.max_steps"] < paper["trainer.max_steps"]
+        flows = (footage["model.init_args.fields"], paper["model.init_args.fields"])
+        assert flows == ((0, 0) if usual.name == "VAE" else (6, 3))
 
 
 @pytest.mark.parametrize(("data", "method"), [(data, method) for data in CHOSEN for method in CHOSEN[data]])
@@ -469,7 +474,7 @@ def test_what_a_table_took_was_searched_and_leaves_the_published_sizes_alone(dat
     quick, usual = next(r for r in rows if r.name == name), row(name, method, data)
     assert quick.overrides == row(name, method, data, **chosen).overrides != usual.overrides
     assert paper_row(quick) == paper_row(usual)
-    assert [r for r in rows if r.tuned] == [r for r in rows if METHODS[r.name] in CHOSEN[data]]
+    assert [r for r in rows if r.before is not None] == [r for r in rows if METHODS[r.name] in CHOSEN[data]]
 
 
 @pytest.mark.parametrize("data", BEST_WITHOUT_LABELS)
@@ -686,7 +691,9 @@ def test_flows_of_digits_move_the_shapes_of_a_dsprites_file(tmp_path, monkeypatc
 
 def test_a_table_of_next_frames_says_what_was_known(tmp_path):
     batch = {"frames": torch.rand(2, 4, 3, 28, 28)}
-    data = SimpleNamespace(camera="rests", steps=3, background="remove", test_dataloader=lambda: [[batch]])
+    data = SimpleNamespace(
+        camera="rests", steps=3, background="remove", egocentric=2, test_dataloader=lambda: [[batch]]
+    )
     models = UnsupervisedFlowVAE(latent=8, width=8).eval(), VAE(latent=8).eval()
     experiment = EXPERIMENTS["calms21"]
     runs = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
@@ -703,6 +710,7 @@ def test_a_table_of_next_frames_says_what_was_known(tmp_path):
             "at the first step of a snippet, which has one code before it, the VAE's prediction is the decoded copy."
             in table
         )
+        assert "move right is to go ahead" in text
         entries = list(csv.DictReader((tmp_path / "calms21.csv").open(newline="")))
         assert [entry["run"] for entry in entries if entry["row"] == "VAE"] == [runs[1].folder.name] * 5
         assert sum(entry["figure"] == "flow 0: usage" for entry in entries) == 1
@@ -710,17 +718,37 @@ def test_a_table_of_next_frames_says_what_was_known(tmp_path):
 
 def test_flows_that_were_given_up_are_said_to_be_so_and_not_drawn(tmp_path):
     batch = {"frames": torch.rand(2, 4, 3, 28, 28)}
-    data = SimpleNamespace(camera="rests", steps=3, background="keep", test_dataloader=lambda: [[batch]])
+    data = SimpleNamespace(camera="rests", steps=3, background="keep", egocentric=0, test_dataloader=lambda: [[batch]])
     model = UnsupervisedFlowVAE(latent=8, width=8).eval()
     model.posterior.disable(1)
     model.prior.disable(1)
     lines, usage, written = describe_flows(tmp_path / "mice", model, data, 0)
-    assert "| 1 | 0.00 | – | – | – | – | given up |" in lines
+    assert "| 1 | 0.00 | – | – | – | – | – | given up |" in lines
     assert usage["flow 1: usage"] == 0
+    assert not any("to go ahead" in line for line in lines)
     assert [path.name for path in written] == [
         *(f"mice_flow{k}_seed0.{end}" for k in (0, 2) for end in ("png", "gif")),
         "mice_usage_seed0.png",
     ]
+
+
+@pytest.mark.parametrize("background", ["remove", "keep"])
+def test_an_animal_that_is_always_in_the_middle_is_no_background_where_that_has_been_removed(
+    tmp_path, monkeypatch, background
+):
+    """As in egocentric coordinates, in which the median shows the animal."""
+    model = UnsupervisedFlowVAE(latent=8, width=8).eval()
+    frames = torch.zeros(2, 4, 3, 28, 28)
+    frames[..., 10:14, 12:16] = 1
+    data = SimpleNamespace(
+        camera="rests", steps=3, background=background, egocentric=2, test_dataloader=lambda: [[{"frames": frames}]]
+    )
+    monkeypatch.setattr(model, "decode", lambda codes: 9 * (2 * frames[0, 0] - 1).expand(*codes.shape[:-1], 3, 28, 28))
+    seen = []
+    usual = video_results.measure
+    monkeypatch.setattr(video_results, "measure", lambda *given: seen.append(given[1].amax().item()) or usual(*given))
+    describe_flows(tmp_path / "mice", model, data, 0)
+    assert [brightest > 0.9 for brightest in seen] == [background == "keep"] * 4
 
 
 def test_frames_in_which_little_is_left_are_brightened():

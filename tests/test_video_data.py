@@ -15,6 +15,7 @@ sys.path.insert(0, str(EXAMPLES))
 from flowvae.data import cityscapes, video  # noqa: E402
 from flowvae.data.calms21 import CalMS21Data  # noqa: E402
 from flowvae.data.cityscapes import CityscapesData  # noqa: E402
+from flowvae.data.egocentric import egocentric, heading  # noqa: E402
 from flowvae.data.files import DataError  # noqa: E402
 from flowvae.data.frames import _save  # noqa: E402
 from flowvae.data.standins.writing import write_video  # noqa: E402
@@ -105,49 +106,144 @@ def test_without_its_background_a_clip_shows_what_moves_on_black(tmp_path):
         VideoData(tmp_path / "runner.mp4", background="blur")
 
 
-def test_a_roaming_snippet_is_turned_and_moved_as_a_whole():
-    # A soft red spot that goes four pixels to the right in every frame, and a green one six pixels to its left hand.
+def animal(x: torch.Tensor, y: torch.Tensor, middle, angle: float, *, tail: float = 0.4, taper: float = 0.15):
+    """A bright body that heads along `angle` (clockwise from the right), a dimmer tail, a green spot at its right."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    ahead, right = (x - middle[0]) * cos + (y - middle[1]) * sin, (y - middle[1]) * cos - (x - middle[0]) * sin
+    body = torch.exp(-((ahead / 9) ** 2 + (right / (4.5 - taper * ahead)) ** 2))
+    drawn_out = tail * torch.exp(-(((ahead + 18) / 9) ** 2 + (right / 1.5) ** 2))
+    spot = 0.1 * torch.exp(-((ahead - 2) ** 2 + (right - 10) ** 2) / 4)
+    return torch.stack((torch.maximum(body, drawn_out), spot, torch.zeros_like(body)))
+
+
+def test_egocentric_snippets_begin_in_the_middle_and_head_to_the_right():
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    generator = torch.Generator().manual_seed(0)
+    middles = (40 + 48 * torch.rand(24, 2, generator=generator)).tolist()
+    angles = (torch.arange(24) / 24 * 2 * torch.pi).tolist()
+    # Every one goes four pixels ahead, then turns to its right.
+    snippets = torch.stack([
+        torch.stack([
+            animal(x, y, (mx, my), angle),
+            animal(x, y, (mx + 4 * np.cos(angle), my + 4 * np.sin(angle)), angle),
+            animal(x, y, (mx + 4 * np.cos(angle), my + 4 * np.sin(angle)), angle + 0.5),
+        ])
+        for (mx, my), angle in zip(middles, angles, strict=True)
+    ])  # fmt: skip
+    found, headings = heading(snippets[:, 0])
+    # The middle of the body lies a little towards the broader end of it.
+    behind = ((heading(animal(x, y, (63.5, 63.5), 0.0)[None])[0] + 1) * 64 - 64)[0, 0].item()
+    assert -2 < behind < 0
+    middle = torch.tensor(middles) + behind * torch.tensor(angles)[:, None].add(torch.tensor([0, -np.pi / 2])).cos()
+    assert ((found + 1) * 64 - 0.5 - middle).abs().max() < 0.1
+    assert (torch.tensor(angles) - headings).cos().min() > np.cos(0.02)
+    cut = egocentric(snippets, snippets[:, 0], 64)
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-
-    def spots(height: float) -> torch.Tensor:
-        return torch.stack([torch.exp(-((x - 17.5 - 4 * t) ** 2 + (y - height) ** 2) / 8) for t in range(3)])
-
-    frames = torch.stack((spots(22.5), spots(16.5), torch.zeros(3, 64, 64)), 1).expand(200, 3, 3, 64, 64)
-    moved = video.roamed(frames, torch.Generator().manual_seed(0))
-    assert (moved.sum((-1, -2)) - frames.sum((-1, -2))).abs().max() < 0.01 * frames[0, 0, 0].sum()
-    mass = moved[:, :, :2]
-    red, green = torch.stack([(mass * axis).sum((-1, -2)) / mass.sum((-1, -2)) for axis in (x, y)], -1).unbind(2)
-    way, side = red.diff(dim=1), green - red
-    assert (way.norm(dim=-1) - 4).abs().max() < 0.05
-    assert (way[:, 0] - way[:, 1]).abs().max() < 0.05
-    # Turned, not mirrored: the green one is still on the left.
-    assert (way[..., 0] * side[:, 1:, 1] - way[..., 1] * side[:, 1:, 0] + 24).abs().max() < 0.5
-    assert (way[:, 0] / 4).mean(0).norm() < 0.2
-    middle = ((red + green).mean(1) / 2 - 31.5) / 32
-    assert 0.55 < middle.amax(0).min() <= middle.amax(0).max() < 0.61
-    assert -0.61 < middle.amin(0).min() <= middle.amin(0).max() < -0.55
+    first, second = (31.5 - behind, 31.5), (35.5 - behind, 31.5)
+    expected = torch.stack([animal(x, y, first, 0.0), animal(x, y, second, 0.0), animal(x, y, second, 0.5)])
+    assert cut.shape == (24, 3, 3, 64, 64)
+    # Turned, not mirrored: the green spot is at the right of them all.
+    near = torch.tensor([0.08, 0.02, 1e-6])
+    assert ((cut - expected).abs().amax((0, 1, 3, 4)) < near).all()
+    later = egocentric(snippets, snippets[:, 2], 64)
+    assert ((later[:, 2] - expected[0]).abs().amax((0, 2, 3)) < near).all()
 
 
-def test_training_snippets_roam_on_black_alone_and_others_do_not(tmp_path):
-    frames = [np.zeros((16, 16, 3), np.uint8) for _ in range(120)]
-    for n, frame in enumerate(frames):
-        frame[4:7, 3 + n % 9 : 6 + n % 9] = 250
+@pytest.mark.parametrize("angle", [0.3, 2.0, 4.0])
+@pytest.mark.parametrize("shape", [{"taper": 0.0}, {"tail": 0.0}, {}])
+@pytest.mark.parametrize("strip", [0.0, 0.35])
+def test_an_animal_heads_away_from_its_tail_and_where_it_tapers_beside_what_a_wall_left_of_the_background(
+    shape, angle, strip
+):
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    ahead = (x - 60) * np.cos(angle) + (y - 66) * np.sin(angle)
+    right = (y - 66) * np.cos(angle) - (x - 60) * np.sin(angle)
+    wall = strip * (((right + 17).abs() < 4) & ((ahead - 8).abs() < 14))
+    frames = animal(x, y, (60, 66), angle, **shape)
+    frames[0] = torch.maximum(frames[0], wall)
+    _, found = heading(frames[None])
+    assert np.cos(found.item() - angle) > np.cos(0.05)
+
+
+@pytest.mark.parametrize("angle", [0.3, 2.0, 4.0])
+def test_two_animals_lie_on_a_line_with_the_dimmer_one_ahead(angle):
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    ahead = (x - 30) * np.cos(angle) + (y - 34) * np.sin(angle)
+    right = (y - 34) * np.cos(angle) - (x - 30) * np.sin(angle)
+    pair = 0.8 * torch.exp(-((ahead - 9) ** 2 + right**2) / 18) + torch.exp(-((ahead + 9) ** 2 + right**2) / 18)
+    _, found = heading(pair.expand(1, 3, 64, 64))
+    assert np.cos(found.item() - angle) > 0.999
+
+
+def test_black_pictures_are_cut_without_a_heading():
+    black = torch.zeros(2, 3, 3, 32, 32)
+    cut = egocentric(black, black[:, 0], 16)
+    assert cut.shape == (2, 3, 3, 16, 16)
+    assert (cut == 0).all()
+
+
+@pytest.mark.parametrize("flips", ["none", "both"])
+def test_training_snippets_are_seen_from_starts_about_their_own_and_others_from_their_first_frame(flips):
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    # It goes a pixel ahead in every frame, so that the place where it is first seen tells from when it is seen.
+    ahead = [(255 * animal(x, y, (14 + n, 32), 0.0)).permute(1, 2, 0).byte().numpy() for n in range(36)]
+    clips = [np.stack(ahead), np.stack(ahead[:9])]
+    segments = [video.Segment(0, 0, 18), video.Segment(0, 18, 36), video.Segment(1, 0, 9)]
+
+    def seen(spread: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        sequences = video.ClipSequences(
+            clips, segments, 2, spread=spread, flips=flips, steps=3, length=1200, seed=0, cut=32
+        )
+        batch = sequences.draw(torch.arange(sequences.length), torch.Generator().manual_seed(0))
+        red, green = batch["frames"][:, 0, :2].unbind(1)
+        red = red**4
+        place = (red * torch.arange(32.0)).sum((-1, -2)) / red.sum((-1, -2)) - 15.5
+        return batch["start"], place, green.sum(-1).argmax(-1) > 16
+
+    start, place, spot_at_the_right = seen(spread=False)
+    away = -2 * (place / 2).round().long()
+    assert (place + away).abs().max() < 0.3
+    middle = away[(start[:, 0] == 0) & (start[:, 1] == 6)]
+    assert set(middle.tolist()) == {-6, -4, -2, 0, 2, 4}
+    # Starts end six frames before their segment does, and nothing is seen from beyond them.
+    for clip, first, last in ((0, 0, 11), (0, 18, 29), (1, 0, 2)):
+        inside = (start[:, 0] == clip) & (start[:, 1] >= first) & (start[:, 1] <= last)
+        seen_from = (start[:, 1] + away)[inside]
+        assert len(seen_from) > 10
+        assert (seen_from.min(), seen_from.max()) == (first, last)
+    share = spot_at_the_right.double().mean()
+    assert share == 1 if flips == "none" else abs(share - 0.5) < 0.1
+    _, place, spot_at_the_right = seen(spread=True)
+    assert place.abs().max() < 0.3
+    assert spot_at_the_right.all()
+
+
+def test_footage_in_egocentric_coordinates(tmp_path):
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(192.0), indexing="ij")
+    frames = [
+        (250 * animal(x, y, (30 + 1.2 * n, 48), 0.0)[:1].expand(3, 96, 192)).permute(1, 2, 0).byte().numpy()
+        for n in range(110)
+    ]
     write_video(tmp_path / "runner.mp4", frames, 30)
-
-    def rows(roam, part):
-        data = VideoData(
-            tmp_path / "runner.mp4", image_size=16, stride=1, steps=1, background="remove", roam=roam, batch_size=64,
-            epoch=64,
-        )  # fmt: skip
-        sequences = data.sequences(part, seed=0)
-        seen = sequences.draw(torch.arange(sequences.length), torch.Generator().manual_seed(0))["frames"]
-        return set(seen.mean((1, 2)).sum(-1).argmax(-1).tolist())
-
-    assert rows(False, "train") <= {4, 5, 6}
-    assert len(rows(True, "train")) > 6
-    assert rows(True, "val") <= {4, 5, 6}
-    with pytest.raises(ValueError, match="background='remove' for roam=True, got 'keep'"):
-        VideoData(tmp_path / "runner.mp4", roam=True)
+    data = VideoData(
+        tmp_path / "runner.mp4", image_size=64, stride=1, steps=2, background="remove", crop="padded", egocentric=3,
+        batch_size=64, epoch=64,
+    )  # fmt: skip
+    assert data.name == "runner, background removed, egocentric"
+    for loader in (data.train_dataloader(), *data.test_dataloader()):
+        seen = next(iter(loader))["frames"]
+        assert seen.shape[1:] == (3, 3, 64, 64)
+        mass = seen.mean(2) ** 4
+        place = ((mass.sum(-2) * torch.arange(64.0)).sum(-1) / mass.sum((-2, -1)) - 31.5).mean(0)
+        assert (place - place[0] - torch.tensor([0, 1.2, 2.4])).abs().max() < 0.1
+        assert abs(place[0]) < 0.7
+        # The tail is at the left, and not squeezed: the body is still twice as long as it is wide.
+        first = seen[:, 0].mean(1) > 0.25
+        assert 1.4 < (first.any(-2).sum(-1) / first.any(-1).sum(-1)).double().mean() < 4
+    assert data.clips[0].shape[1:] == (192, 192, 3)
+    for options in ({"egocentric": 2}, {"egocentric": 0.5, "background": "remove"}):
+        with pytest.raises(ValueError, match="expected egocentric of 0, or of at least 1 with background='remove'"):
+            VideoData(tmp_path / "runner.mp4", **options)
 
 
 def test_a_background_is_that_of_the_training_part_or_of_all_where_there_is_none():
@@ -222,6 +318,7 @@ def test_crops_are_taken_where_they_should_be(tmp_path):
 
     assert bright("whole") == 0.25
     assert bright("square") == 0
+    assert bright("padded") == 0.125
     assert bright((0.5, 0.0, 1.0, 1.0)) == 0.5
     with pytest.raises(ValueError, match="left < right"):
         bright((0.5, 0.0, 0.5, 1.0))
@@ -284,7 +381,7 @@ def test_the_command_line_has_the_arguments_of_a_class_and_of_its_parents():
         "every",
         "flips",
         "background",
-        "roam",
+        "egocentric",
         "evaluation",
     }
     assert (defaults["crop"], defaults["every"]) == ("whole", 2)
@@ -434,8 +531,8 @@ def test_real_clips_move_visibly_in_every_part(name, frames, options):
 def test_a_driving_camera_has_no_background_to_remove():
     with pytest.raises(ValueError, match="as the camera moves"):
         CityscapesData(background="remove")
-    with pytest.raises(ValueError, match="roam=False, as the camera moves"):
-        CityscapesData(roam=True)
+    with pytest.raises(ValueError, match="egocentric=0, as the camera moves, got 1"):
+        CityscapesData(egocentric=1)
 
 
 def test_frames_are_kept_one_by_one_as_numpy_would_keep_them_together(tmp_path):

@@ -78,17 +78,16 @@ EXPERIMENTS = [
     Drawn("potential_surface", ["potential_surface.png"], _MNIST),
     Drawn(
         "calms21",
-        _flows("calms21_mouse"),
+        _flows("calms21_mouse", [0, 2, 3, 4, 5]),
         "mouse.mp4",
         (
-            "--data.stride=10",
-            "--data.crop=whole",
+            "--data.stride=5",
+            "--data.crop=padded",
             "--data.background=remove",
-            "--data.roam=true",
-            "--trainer.max_steps=4000",
+            "--data.egocentric=2",
         ),
     ),
-    Drawn("calms21", _flows("calms21")),
+    Drawn("calms21", _flows("calms21", range(6))),
     Drawn("cityscapes", _flows("cityscapes", [1, 2])),
     Drawn(
         "cityscapes",

@@ -68,10 +68,11 @@ def _unsupervised(title: str, data: str) -> Experiment:
     return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, "traversals", 12)
 
 
-def _video(title: str, data: str, flips: str, **quick: Any) -> Experiment:
-    """`quick` are arguments of the data module in quick runs."""
-    rows = [row("ours, unsupervised", "video/unsupervised", data), row("VAE", "vae", data)]
-    rows = [tune(each._replace(overrides={**each.overrides, DATA_ARGS + "flips": flips}), {}, quick) for each in rows]
+def _video(title: str, data: str, flips: str, fields: int = 3, max_steps: int = 2500, **quick: Any) -> Experiment:
+    """`fields`, `max_steps` and `quick`, arguments of the data module, are those of quick runs alone."""
+    ours, vae = row("ours, unsupervised", "video/unsupervised", data), row("VAE", "vae", data)
+    ours, vae = (usual._replace(overrides={**usual.overrides, DATA_ARGS + "flips": flips}) for usual in (ours, vae))
+    rows = [tune(ours, {"fields": fields}, quick, max_steps), tune(vae, {}, quick, max_steps)]
     return Experiment(f"{title}: unsupervised flows of real motion (STA)", rows, "STA", data, "video", 8)
 
 
@@ -134,7 +135,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "shapes3d_unsupervised": _unsupervised("Shapes3D", "shapes3d"),
     "falcor3d_unsupervised": _unsupervised("Falcor3D", "falcor3d"),
     "isaac3d_unsupervised": _unsupervised("Isaac3D", "isaac3d"),
-    "calms21": _video("CalMS21", "calms21", "both", background="remove", stride=5),
+    "calms21": _video(
+        "CalMS21", "calms21", "both", 6, 4000, background="remove", crop="padded", egocentric=2, stride=3
+    ),
     "cityscapes": _video("Cityscapes", "cityscapes", "horizontal"),
     "mnist_ablations": Experiment(
         "Ablations of the unsupervised model (STA)",

@@ -63,8 +63,13 @@ def foreground(frames: Tensor, background: Tensor) -> Tensor:
     return (difference - 0.1).clamp(min=0)
 
 
-def position(mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre `[*, 2]` (right, down; pixels), size `[*]` and long axis `[*]` (radians) of a foreground `[*, H, W]`."""
+def position(mass: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where a foreground `[*, H, W]` lies.
+
+    Returns:
+        Centre `[*, 2]` (right, down; pixels), size `[*]`, long axis `[*]` (radians), and root mean square distance from
+        the centre `[*]` (pixels).
+    """
     height, width = mass.shape[-2:]
     total = mass.sum((-2, -1)).clamp(min=1e-6)
     x = torch.arange(width, dtype=mass.dtype, device=mass.device)
@@ -72,7 +77,7 @@ def position(mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     cx, cy = (mass * x).sum((-2, -1)) / total, (mass * y).sum((-2, -1)) / total
     dx, dy = x - cx[..., None, None], y - cy[..., None, None]
     xx, yy, xy = ((mass * m).sum((-2, -1)) / total for m in (dx * dx, dy * dy, dx * dy))
-    return torch.stack((cx, cy), -1), total, 0.5 * torch.atan2(2 * xy, xx - yy)
+    return torch.stack((cx, cy), -1), total, 0.5 * torch.atan2(2 * xy, xx - yy), (xx + yy).sqrt()
 
 
 def measure(frames: Tensor, background: Tensor, camera: Camera = "rests") -> dict[str, Tensor]:
@@ -81,7 +86,7 @@ def measure(frames: Tensor, background: Tensor, camera: Camera = "rests") -> dic
     `change`: mean absolute difference of the frames. Of a camera that moves, how the whole picture moves: `pan`, to the
     right in pixels; `growth`, logarithm of how much larger it became; `turning`, clockwise in radians. Of one that
     rests, how what differs from the background moves: `speed`, of its centre in pixels, with the parts `right` and
-    `down`; `turning`, of its long axis; `growth`.
+    `down`; `turning`, of its long axis; `growth`; `spread`, logarithm of how much further apart it became.
     """
     change = (frames[1:] - frames[:-1]).abs().flatten(2).mean(-1)
     if camera == "moves":
@@ -89,7 +94,7 @@ def measure(frames: Tensor, background: Tensor, camera: Camera = "rests") -> dic
         motion = torch.cat([camera_motion(*pair) for pair in zip(*pairs, strict=True)])
         pan, _, growth, turning = motion.unflatten(0, change.shape).unbind(-1)
         return {"pan": pan, "growth": growth, "turning": turning, "change": change}
-    centre, size, axis = position(foreground(frames, background))
+    centre, size, axis, spread = position(foreground(frames, background))
     moved = centre.diff(dim=0)
     turn = axis.diff(dim=0)
     # An axis has no head: half a turn is no turn.
@@ -100,6 +105,7 @@ def measure(frames: Tensor, background: Tensor, camera: Camera = "rests") -> dic
         "down": moved[..., 1],
         "turning": turn,
         "growth": size.log().diff(dim=0),
+        "spread": spread.clamp(min=1e-3).log().diff(dim=0),
         "change": change,
     }
 
@@ -121,6 +127,7 @@ def in_words(measured: dict[str, Tensor]) -> str:
         ("down", "moves up", "moves down", 0.1),
         ("turning", "turns anticlockwise", "turns clockwise", 0.02),
         ("growth", "shrinks or recedes", "grows or approaches", 0.005 if "pan" in mean else 0.02),
+        ("spread", "draws together", "spreads out", 0.02),
     ):
         if abs(mean.get(name, 0.0)) >= enough:
             words.append(f"{high if mean[name] > 0 else low} ({mean[name]:+.3g} a step)")

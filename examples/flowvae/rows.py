@@ -10,14 +10,15 @@ MODEL_ARGS, DATA_ARGS = "model.init_args.", "data.init_args."
 class Row(NamedTuple):
     """One model of an experiment: a configuration file and what differs from it.
 
-    Of that, `varied` is what distinguishes the row at any size, `tuned` what was found for quick runs alone.
+    Of that, `varied` is what distinguishes the row at any size; `before` are the differences without what was found for
+    quick runs alone, where something was.
     """
 
     name: str
     config: str
     overrides: dict[str, Any] = {}  # noqa: RUF012
     varied: dict[str, Any] = {}  # noqa: RUF012
-    tuned: dict[str, Any] = {}  # noqa: RUF012
+    before: dict[str, Any] | None = None
 
 
 class DataSet(NamedTuple):
@@ -119,10 +120,12 @@ def row(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
     return Row(name, config, {**changes, **own}, varied)
 
 
-def tune(usual: Row, model: dict[str, Any], data: dict[str, Any] | None = None) -> Row:
-    """A row with arguments of model and data for quick runs alone; its published sizes stay those of the usual row."""
+def tune(usual: Row, model: dict[str, Any], data: dict[str, Any] | None = None, max_steps: int | None = None) -> Row:
+    """A row with arguments of model and data and a number of steps for quick runs alone, not the published sizes."""
     found = {**_own(model), **{DATA_ARGS + name: value for name, value in (data or {}).items()}}
-    return usual._replace(overrides={**usual.overrides, **found}, tuned=found)
+    if max_steps is not None:
+        found["trainer.max_steps"] = max_steps
+    return usual._replace(overrides={**usual.overrides, **found}, before=_untuned(usual))
 
 
 def spikes_alone(usual: Row) -> Row:
@@ -131,7 +134,7 @@ def spikes_alone(usual: Row) -> Row:
 
 
 def _untuned(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.overrides.items() if name not in row.tuned}
+    return row.overrides if row.before is None else row.before
 
 
 def _own(model: dict[str, Any]) -> dict[str, Any]:
@@ -149,22 +152,24 @@ def data_of(row: Row) -> str:
 def on_footage(row: Row, path: Path) -> Row:
     """A row for an official video data set, on any other footage: a video file or a folder of frames.
 
-    What is run in the place of a drive is taken for one, with a camera that moves. What was tuned to the data set is
-    left out.
+    What is run in the place of a drive is taken for one, with a camera that moves. How the data set's own frames are
+    shown in quick runs is left out.
     """
     camera = {DATA_ARGS + "camera": "moves"} if data_of(row) == "cityscapes" else {}
-    overrides = {**_untuned(row), "data": _VIDEO, DATA_ARGS + "title": path.stem, **camera}
-    return row._replace(overrides=overrides, tuned={})
+    usual = _untuned(row)
+    found = {key: value for key, value in row.overrides.items() if not key.startswith(DATA_ARGS)}
+    overrides = {**usual, **found, "data": _VIDEO, DATA_ARGS + "title": path.stem, **camera}
+    return row._replace(overrides=overrides, before=None)
 
 
 def paper_row(quick: Row) -> Row:
     """The published sizes and numbers of steps for a row of the quick preset, for a GPU."""
-    data = data_of(quick)
+    data, usual = data_of(quick), _untuned(quick)
     known = DATA[data]
     method = Path(quick.config).stem
     latent, image = known.paper_latent, _PAPER_IMAGE.get(data, known.image_size)
     changes: dict[str, Any] = {
-        **_untuned(quick),
+        **usual,
         "trainer.max_steps": known.paper_max_steps,
         MODEL_ARGS + "size": "paper",
         MODEL_ARGS + "lr": 1e-4,
@@ -194,15 +199,13 @@ def paper_row(quick: Row) -> Row:
         if known.factors and data == "mnist":
             changes[DATA_ARGS + "motion"] = "speeds"
     if method in _TRIALS:
-        stretch = known.paper_max_steps / quick.overrides.get(
-            "trainer.max_steps", _OTHER_STEPS.get(method, _USUAL_STEPS)
-        )
+        stretch = known.paper_max_steps / usual.get("trainer.max_steps", _OTHER_STEPS.get(method, _USUAL_STEPS))
         trials = {f"trainer.callbacks.init_args.{name}": steps for name, steps in _TRIALS[method].items()}
-        changes |= {name: round(stretch * quick.overrides.get(name, steps)) for name, steps in trials.items()}
+        changes |= {name: round(stretch * usual.get(name, steps)) for name, steps in trials.items()}
         # With the slabs the bound is another.
         end = "trainer.callbacks.init_args.end"
-        if method == "unsupervised_slab" or end in quick.overrides:
-            changes[end] = min(quick.overrides.get(end, _PAPER_END), _PAPER_END)
+        if method == "unsupervised_slab" or end in usual:
+            changes[end] = min(usual.get(end, _PAPER_END), _PAPER_END)
     # What a row varies is its own at any size; slabs that come after the spikes come when those have settled.
     varied = dict(quick.varied)
     if varied.get(MODEL_ARGS + "slab_from"):

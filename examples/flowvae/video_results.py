@@ -24,7 +24,10 @@ _BELOW = (
     "and the VAE, which goes on in a straight line through its last two codes, do not see that frame; at the first "
     "step of a snippet, which has one code before it, the VAE's prediction is the decoded copy.",
 )
-_MEASURED = {"rests": ("speed", "turning", "growth", "change"), "moves": ("pan", "growth", "turning", "change")}
+_MEASURED = {
+    "rests": ("speed", "turning", "growth", "spread", "change"),
+    "moves": ("pan", "growth", "turning", "change"),
+}
 
 
 @torch.no_grad()
@@ -93,7 +96,10 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     """
     batches = [batch["frames"].transpose(0, 1) for batch in data.test_dataloader()[-1]]
     frames = torch.cat(batches, 1)
-    background = frames.flatten(0, 1)[:: max(1, frames.shape[0] * frames.shape[1] // 300)].median(0).values
+    black = torch.zeros_like(frames[0, 0])
+    removed = data.background == "remove"
+    some = frames.flatten(0, 1)[:: max(1, frames.shape[0] * frames.shape[1] // 300)]
+    background = black if removed else some.median(0).values
     draw = model.infer(frames)
     shown = _MEASURED[data.camera]
     measured = measure(frames, background, data.camera)
@@ -113,8 +119,8 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
             continue
         rolled = model.decode(model.roll(everyone, k, data.steps).z).sigmoid()
         still = model.decode(everyone).sigmoid()
-        # The decoder blurs: its own pictures' background, not that of the frames.
-        words = in_words(measure(rolled, still.median(0).values, data.camera))
+        # The decoder blurs: a background that was left is that of its own pictures, not of the frames.
+        words = in_words(measure(rolled, black if removed else still.median(0).values, data.camera))
         follows = {name: correlation(draw.weights[..., k], measured[name]) for name in shown}
         used = (draw.spikes[..., k] > 0.5).double().mean().item()
         figures |= {f"flow {k}: usage": used, **{f"flow {k}: g and {name}": value for name, value in follows.items()}}
@@ -122,14 +128,19 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         lines.append(f"| {k} | {used:.2f} | {' | '.join(cells)} | {words} |")
         picture = folder / f"{path.name}_flow{k}_seed{seed}"
         movie = model.decode(model.roll(z0, k, 2 * data.steps).z).sigmoid()
-        written += save_pictures(picture, _brightened(movie) if data.background == "remove" else movie)
+        written += save_pictures(picture, _brightened(movie) if removed else movie)
     lines += [
         "",
         "Correlations over all steps of the test snippets. In words: means over the snippets of the traversal.",
-        "The camera rests: speed, turning and growth are those of what stands out from the background."
+        "The camera rests: speed, turning, growth and spread are those of what stands out from the background."
         if data.camera == "rests"
         else "The camera moves: pan, growth and turning are those of the whole picture, moved as one.",
     ]
+    if data.egocentric:
+        lines.append(
+            "An animal heads to the right at first, and so does the line from the brighter of two to the dimmer: to "
+            "move right is to go ahead, to turn clockwise is to turn right. What leaves the picture is not measured."
+        )
     kept = [k for k in range(len(enabled)) if enabled[k]]
     return lines, figures, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights, kept)]
 

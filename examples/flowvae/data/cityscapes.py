@@ -38,7 +38,7 @@ class CityscapesData(VideoData):
         root: Folder with the official files; without one, a rendered stand-in that is made when it is first needed.
         decoders: Threads that decode.
         others: As for `VideoData`, but `camera`, `every`, `gap` and `title`; no background can be removed,
-            and no snippet roams.
+            and no coordinates are egocentric.
     """
 
     source = SOURCE

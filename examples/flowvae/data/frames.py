@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,8 +20,8 @@ FRAMES = Path("data/frames")
 PACKED_BYTES = 2 << 30
 """Images of a grid of up to this size are decoded once and kept."""
 
-Crop = Literal["square", "whole"] | tuple[float, float, float, float]
-"""The largest square in the middle; all, stretched to a square; or left, top, right, bottom as shares of the frame."""
+Crop = Literal["square", "whole", "padded"] | tuple[float, float, float, float]
+"""The largest square in the middle; all, stretched to a square or with bars; or left, top, right, bottom as shares."""
 
 
 def crop_box(crop: Crop, width: int, height: int) -> tuple[float, float, float, float]:
@@ -44,8 +44,11 @@ def crop_box(crop: Crop, width: int, height: int) -> tuple[float, float, float, 
 
 def shrink(image: Image.Image, crop: Crop, size: int) -> np.ndarray:
     """A crop of an image as bytes `[size, size, 3]`, filtered so that nothing aliases."""
+    image = image.convert("RGB")
+    if crop == "padded":
+        return np.asarray(ImageOps.pad(image, (size, size), Image.Resampling.BILINEAR))
     box = crop_box(crop, *image.size)
-    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3))
 
 
 def read_image(path: Path, crop: Crop, size: int, *, expected: tuple[int, int] | None = None) -> np.ndarray:

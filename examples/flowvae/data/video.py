@@ -7,17 +7,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .base import Batch, Part, SequenceData, Sequences
 from .clips import find_clips, packed_name, read_clip
+from .egocentric import egocentric
 from .files import DataError
 from .frames import FRAMES, Crop, as_frames, pack
 
 Flips = Literal["none", "horizontal", "both"]
 _AXES: dict[Flips, list[int]] = {"none": [], "horizontal": [-1], "both": [-1, -2]}
-# How far from the middle roaming snippets are centred, as a share of the way to the edge.
-_REACH = 0.6
 
 
 class Segment(NamedTuple):
@@ -41,12 +39,12 @@ class ClipSequences(Sequences):
         length: Number of sequences.
         seed: Sequences with another seed differ.
         backgrounds: Picture that is taken away from every clip's frames, `[H, W, 3]`; without them nothing is.
-        roam: Turn random snippets, and move them about, see `roamed`.
+        cut: Show snippets in coordinates of what moves, see `egocentric`, as pictures of this size; 0 does not.
     """
 
     def __init__(
         self, clips: list[np.ndarray], segments: list[Segment], stride: int, *, spread: bool, flips: Flips, steps: int,
-        length: int, seed: int, backgrounds: list[np.ndarray] | None = None, roam: bool = False,
+        length: int, seed: int, backgrounds: list[np.ndarray] | None = None, cut: int = 0,
     ) -> None:  # fmt: skip
         starts = [
             torch.stack((torch.full((count,), s.clip), torch.arange(s.first, s.first + count)), -1)
@@ -57,7 +55,7 @@ class ClipSequences(Sequences):
         super().__init__(steps=steps, length=min(length, len(self.starts)) if spread else length, seed=seed)
         self.clips, self.stride, self.spread, self.backgrounds = clips, stride, spread, backgrounds
         self.axes = [] if spread else _AXES[flips]
-        self.roam = roam and not spread
+        self.cut = cut
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Snippets, whose factors nobody knows."""
@@ -66,17 +64,33 @@ class ClipSequences(Sequences):
         if self.spread:
             chosen = indices * len(self.starts) // self.length
         starts = self.starts[chosen]
-        offsets = np.arange(self.steps + 1) * self.stride
-        frames = np.concatenate([self._snippet(clip, first + offsets) for clip, first in starts.tolist()])
-        frames = as_frames(frames, frames.shape[1]).unflatten(0, (count, self.steps + 1))
+        numbers = starts[:, 1:] + self.stride * torch.arange(self.steps + 1)
+        if self.cut:
+            numbers = torch.cat((self._around(chosen, generator)[:, 1:], numbers), -1)
+        snippets = zip(starts[:, 0].tolist(), numbers.numpy(), strict=True)
+        frames = np.concatenate([self._snippet(clip, shown) for clip, shown in snippets])
+        frames = as_frames(frames, frames.shape[1]).unflatten(0, numbers.shape)
         for axis in self.axes:
             mirrored = torch.rand(count, generator=generator) < 0.5
             frames[mirrored] = frames[mirrored].flip(axis)
-        if self.roam:
-            frames = roamed(frames, generator)
+        if self.cut:
+            frames = egocentric(frames[:, 1:], frames[:, 0], self.cut)
         return Batch(
             frames=frames, weights=torch.zeros(count, self.steps, 0), factor=torch.full((count,), -1), start=starts
         )
+
+    def _around(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        """Clip and frame that snippets are seen from: their start, of random ones any up to a snippet's length away.
+
+        A model that encodes first frames alone then meets the places and headings that later frames show.
+        """
+        if self.spread:
+            return self.starts[chosen]
+        away = self.stride * torch.randint(-self.steps, self.steps + 1, chosen.shape, generator=generator)
+        around = self.starts[(chosen + away).clamp(0, len(self.starts) - 1)]
+        # Starts of one segment are consecutive; snippets near its ends are more often seen from their own.
+        same = (around - self.starts[chosen] == torch.stack((0 * away, away), -1)).all(-1, keepdim=True)
+        return torch.where(same, around, self.starts[chosen])
 
     def _snippet(self, clip: int, numbers: np.ndarray) -> np.ndarray:
         frames = self.clips[clip][numbers]
@@ -86,55 +100,31 @@ class ClipSequences(Sequences):
         return np.maximum(frames, background) - np.minimum(frames, background)
 
 
-def roamed(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Snippets on black, every one turned by any angle about what is to be seen in it, and that moved about.
-
-    The middle of what is bright, over all frames of a snippet, comes to any place up to 0.6 of the way from the middle
-    of the picture to its edges. What then lies outside is lost, which is little of one small animal.
-
-    Args:
-        frames: Snippets of square pictures `[N, F, 3, S, S]` in [0, 1]; what moves is bright.
-        generator: Source of angles and places.
-
-    Returns:
-        Snippets of the same shape, in which all frames of one have been moved alike, a little softer than they were.
-    """
-    count, steps, _, height, width = frames.shape
-    mass = frames.square().mean((1, 2)) + 1e-9
-    x, y = ((2 * torch.arange(size) + 1) / size - 1 for size in (width, height))
-    middle = torch.stack(((mass.sum(-2) * x).sum(-1), (mass.sum(-1) * y).sum(-1)), -1) / mass.sum((-1, -2))[:, None]
-    angle, place = torch.rand(count, 3, generator=generator).split((1, 2), -1)
-    cos, sin = (2 * torch.pi * angle).cos(), (2 * torch.pi * angle).sin()
-    turn = torch.stack((torch.cat((cos, -sin), -1), torch.cat((sin, cos), -1)), -2)
-    # A point p of the picture comes from R (p − place) + middle.
-    shift = middle[..., None] - turn @ (_REACH * (2 * place - 1))[..., None]
-    grid = F.affine_grid(torch.cat((turn, shift), -1), [count, 1, height, width], align_corners=False)
-    moved = F.grid_sample(frames.flatten(1, 2), grid, align_corners=False)
-    return moved.unflatten(1, (steps, 3))
-
-
 class VideoData(SequenceData):
     """Snippets of any footage, each clip split by time: the first 80 % for training, then validation, then test.
 
     Between the parts `gap` frames are left out, so that no frame of one is the immediate neighbour of another's.
     Settings that show the motion at 64×64 pixels: for a mouse in an open field from above at 30 frames a second,
-    `crop="whole"`, `stride=10`, `flips="both"`, `background="remove"` and `roam=True`; for a motorway drive at 25
+    `crop="padded"`, `stride=5`, `flips="both"`, `background="remove"` and `egocentric=2`; for a motorway drive at 25
     frames a second, `crop=(0.2, 0.45, 0.8, 0.98)` (the road), `stride=2` and `flips="horizontal"`.
 
     Args:
         root: A video file, a folder of frames in the order of their names, or a folder of several of either.
         image_size: Height and width of the frames.
-        crop: `"square"`: the largest square in the middle. `"whole"`: everything, stretched to a square. Or the left,
-            top, right and bottom edges as shares of width and height.
+        crop: `"square"`: the largest square in the middle. `"whole"`: everything, stretched to a square. `"padded"`:
+            everything, made a square by black bars. Or the left, top, right and bottom edges as shares of width and
+            height.
         stride: Frames per step, counted after `every`.
         every: Keep only every n-th frame of the footage, for very long clips.
         flips: Mirror training snippets at random along these axes: `"none"`, `"horizontal"` or `"both"`. Little footage
             is learnt by heart, unless every motion comes in every direction.
         background: `"keep"`, or `"remove"` for a camera at rest: frames then show how much they differ from the median
             of their clip's training part, or of the whole clip if it has none. What moves is left, on black.
-        roam: Turn training snippets by any angle and move about what is to be seen in them, see `roamed`: for a camera
-            above an open floor, as little footage shows few of all places, headings and ways. What `crop` has squeezed
-            is turned as it is.
+        egocentric: Show every snippet in coordinates of what moves: in the middle of its first frame, of training
+            snippets of any frame about that time, and there heading to the right, this many times larger than without;
+            0 shows what was filmed. For animals from above, of which little footage shows few places and headings, and
+            whose motion is then one ahead or a turn, wherever they are. Take a `crop` that stretches nothing; one axis
+            of `flips` does as well as both.
         camera: Whether it `"rests"` or `"moves"`, which says what can be measured in the frames.
         gap: Frames that are left out between two parts; as many as a snippet spans without a number.
         evaluation: Most sequences of a validation or test loader.
@@ -152,7 +142,7 @@ class VideoData(SequenceData):
         every: int = 1,
         flips: Flips = "none",
         background: Literal["keep", "remove"] = "keep",
-        roam: bool = False,
+        egocentric: float = 0.0,
         camera: Literal["rests", "moves"] = "rests",
         gap: int | None = None,
         evaluation: int = 512,
@@ -170,11 +160,14 @@ class VideoData(SequenceData):
             raise ValueError(f"{type(self).__name__}: expected background keep or remove, got {background!r}.")
         if background == "remove" and camera == "moves":
             raise ValueError(f"{type(self).__name__}: expected background='keep', as the camera moves, got 'remove'.")
-        if roam and camera == "moves":
-            raise ValueError(f"{type(self).__name__}: expected roam=False, as the camera moves, got True.")
-        if roam and background != "remove":
-            raise ValueError(f"{type(self).__name__}: expected background='remove' for roam=True, got {background!r}.")
-        self.flips, self.background, self.camera, self.roam = flips, background, camera, roam
+        if egocentric and camera == "moves":
+            raise ValueError(f"{type(self).__name__}: expected egocentric=0, as the camera moves, got {egocentric}.")
+        if egocentric and (egocentric < 1 or background != "remove"):
+            raise ValueError(
+                f"{type(self).__name__}: expected egocentric of 0, or of at least 1 with background='remove', got "
+                f"egocentric={egocentric} and background={background!r}."
+            )
+        self.flips, self.background, self.camera, self.egocentric = flips, background, camera, egocentric
         self.backgrounds: list[np.ndarray] | None = None
         self.title, self._size = title, image_size
         self.gap = stride * self.steps if gap is None else gap
@@ -224,7 +217,8 @@ class VideoData(SequenceData):
 
     def describe(self, name: str) -> str:
         """A name with what was done to the frames."""
-        return f"{name}, background removed" if self.background == "remove" else name
+        done = ["background removed"] * (self.background == "remove") + ["egocentric"] * bool(self.egocentric)
+        return ", ".join([name, *done])
 
     @property
     def image_size(self) -> int:
@@ -247,16 +241,21 @@ class VideoData(SequenceData):
             length=length,
             seed=seed,
             backgrounds=self.backgrounds,
-            roam=self.roam,
+            cut=self._size if self.egocentric else 0,
         )
 
     def _decoded(self, paths: list[Path]) -> list[np.ndarray]:
-        recipe = {"crop": self.crop, "size": self._size, "every": self.every, "version": 1}
+        recipe = {"crop": self.crop, "size": self._filmed, "every": self.every, "version": 1}
         clips = {packed_name(path): self._reader(path) for path in paths}
         return pack(FRAMES, recipe, clips, f"decoding {len(paths)} clips", jobs=2)
 
     def _reader(self, path: Path) -> Callable[[], Iterator[np.ndarray]]:
-        return lambda: read_clip(path, self.crop, self._size, self.every)
+        return lambda: read_clip(path, self.crop, self._filmed, self.every)
+
+    @property
+    def _filmed(self) -> int:
+        """Height and width of the frames as they are kept."""
+        return round(self._size * (self.egocentric or 1))
 
 
 def _median(clip: np.ndarray, trained: Segment | None) -> np.ndarray:
