@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..footage import position
+
 # The body is what is brighter than this share of the brightest pixel; a tail is darker, but brighter than that.
 _BODY, _TAIL = 0.6, 0.1
 # A tail is sought so many standard deviations of the body along it, and to its sides.
@@ -18,8 +20,9 @@ def heading(frames: Tensor) -> tuple[Tensor, Tensor]:
     """Middle and heading of what is bright on black, without knowing what it is.
 
     The middle and the long axis are those of the body, the brightest part. Forwards is where the body tapers, to a
-    nose, and no tail is: where its third moment along the axis, less that of all that lies along it, is positive. Of
-    two animals, the line between them is the axis, and forwards is towards the dimmer or smaller one.
+    nose, and no tail is: where twice the body's skewness along the axis exceeds the share by which more of all that
+    lies along the axis is on that side, weighted with the cube of its distance. Of two animals, the line between them
+    is the axis, and forwards is towards the dimmer or smaller one.
 
     Args:
         frames: Square pictures on black, `[N, 3, S, S]` in [0, 1].
@@ -31,22 +34,23 @@ def heading(frames: Tensor) -> tuple[Tensor, Tensor]:
     grey = frames.mean(1)
     grey = grey / grey.amax((-2, -1), keepdim=True).clamp(min=1e-6)
     body, drawn = (grey - _BODY).clamp(min=0), (grey - _TAIL).clamp(min=0)
-    total = body.sum((-2, -1), keepdim=True).clamp(min=1e-6)
+    centre, total, axis, _ = position(body)
     size = grey.shape[-1]
+    # In halves of the picture, from its middle.
+    middle = (2 * centre + 1) / size - 1
     place = ((2 * torch.arange(size) + 1) / size - 1).to(grey)
+    dx, dy = place - middle[:, :1, None], place[:, None] - middle[:, 1:, None]
+    cos, sin = axis.cos()[:, None, None], axis.sin()[:, None, None]
+    along, across = cos * dx + sin * dy, cos * dy - sin * dx
 
     def mean(values: Tensor) -> Tensor:
-        return (body * values / total).sum((-2, -1), keepdim=True)
+        return (body * values).sum((-2, -1), keepdim=True) / total[:, None, None]
 
-    x, y = mean(place), mean(place[:, None])
-    dx, dy = place - x, place[:, None] - y
-    axis = torch.atan2(2 * mean(dx * dy), mean(dx * dx) - mean(dy * dy)) / 2
-    along, across = axis.cos() * dx + axis.sin() * dy, axis.cos() * dy - axis.sin() * dx
     length, width = (mean(way.square()).sqrt().clamp(min=1 / size) for way in (along, across))
     around = drawn * (dx.square() + dy.square() < (_LONG * length).square()) * (across.abs() < _WIDE * width)
     nose = mean((along / length) ** 3)[:, 0, 0]
     tail = (around * along**3).sum((-2, -1)) / (around * along.abs() ** 3).sum((-2, -1)).clamp(min=1e-9)
-    return torch.cat((x, y), -1)[:, 0], axis[:, 0, 0] + torch.pi * (2 * nose < tail)
+    return middle, axis + torch.pi * (2 * nose < tail)
 
 
 def egocentric(snippets: Tensor, reference: Tensor, size: int) -> Tensor:
