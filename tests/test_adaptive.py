@@ -219,3 +219,10 @@ def test_a_bound_bank_goes_through_the_adjoint_of_torchdiffeq():
     solution = torchdiffeq.odeint_adjoint(bank.bind(torch.tensor([1.0, 0.5])), z, torch.arange(3.0))
     solution[-1].square().sum().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in bank.parameters())
+
+
+@pytest.mark.parametrize("density", ["trace", None])
+def test_an_empty_batch_has_an_empty_path(density):
+    path = ODEStepper(FlowBank(2, 4), "dopri5", density=density)(torch.randn(0, 4), 0, steps=2)
+    assert path.z.shape == (3, 0, 4)
+    assert (path.log_det is None) == (density is None)

@@ -411,3 +411,34 @@ def test_a_context_that_does_not_fit_is_refused(context, error, without_hook):
     ):
         with pytest.raises(error, match="context"):
             call()
+
+
+class TestFirstCall:
+    @pytest.mark.parametrize("kind", ["potential", "helmholtz"])
+    def test_torch_func_cannot_be_the_first_to_call(self, kind):
+        bank, z = FlowBank(2, kind=kind), torch.randn(3, 4)
+        calls = (torch.func.grad(lambda z: bank(0.0, z, 0).sum()), torch.func.vmap(lambda z: bank(0.0, z, 0)))
+        for call in calls:
+            with pytest.raises(ValueError, match="which torch.func cannot follow. Build the bank with dim=4"):
+                call(z)
+            assert bank.dim is None
+        bank(0.0, z, 0)
+        close(calls[1](z), bank(0.0, z, 0))
+
+    def test_one_that_is_refused_leaves_the_size_open(self, without_hook):
+        bank = FlowBank(2, context_dim=3)
+        with pytest.raises(ValueError, match="expected a context"):
+            bank(0.0, torch.randn(8, 7), 0)
+        with pytest.raises(TypeError, match="expected z of dtype"):
+            bank(0.0, torch.randn(8, 7).float(), 0, torch.randn(3))
+        assert bank.dim is None
+
+
+def test_a_schedule_without_a_batch_is_told_how_to_get_one():
+    with pytest.raises(ValueError, match=r"weights\[:, None\].expand\(T, 8, 3\) for a \[T, 3\] schedule"):
+        ODEStepper(FlowBank(3, 4))(torch.randn(8, 4), torch.eye(3)[[0, 0, 2]], steps=3)
+
+
+def test_a_bank_shows_what_tells_its_architecture():
+    shown = repr(FlowBank(2, 4, width=8, kind="potential", activation="softplus", convex=True, context_dim=1))
+    assert "width=8, kind='potential', activation='softplus', convex=True, frequencies=4, context_dim=1" in shown

@@ -163,3 +163,43 @@ def test_a_module_that_returns_no_velocities_is_refused(missing):
     ):
         with pytest.raises(ValueError, match="AutogradPotential"):
             call()
+
+
+class Counted(ModuleField):
+    def divergence(self, t, z, context=None):
+        self.count = getattr(self, "count", 0) + 1
+        return super().divergence(t, z, context)
+
+
+@pytest.mark.parametrize(("density", "counted"), [("trace", 3), (None, 0)])
+def test_a_divergence_is_computed_only_where_it_is_wanted(density, counted):
+    class Shrinking(nn.Module):
+        def forward(self, t, z):
+            return -0.5 * z
+
+    field = Counted(Shrinking())
+    path = ODEStepper(FlowBank([field]), density=density)(torch.randn(5, 4), 0, steps=3)
+    assert getattr(field, "count", 0) == counted
+    assert (path.gradient_norm2 == 0).all()
+    assert path.kinetic.min() > 0
+
+
+def test_a_velocity_with_dropout_has_paths_without_density():
+    class Dropped(nn.Module):
+        def forward(self, t, z):
+            return nn.functional.dropout(z, 0.5)
+
+    path = ODEStepper(FlowBank([Dropped()]), density=None)(torch.ones(64, 4), 0, steps=1)
+    assert {float(x) for x in path.z[-1].unique()} == {1.0, 3.0}
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("rotational", False), ("helmholtz", True)])
+def test_a_field_of_a_bank_has_a_potential_if_its_bank_does(kind, expected):
+    rotations = FlowBank(2, 4, kind=kind)
+    assert FlowBank([*rotations, PotentialFlowField(4)]).stack.potentials == (expected, expected, True)
+    assert rotations.bind(torch.ones(2)).has_potential == expected
+
+
+def test_steps_of_a_network_as_a_potential_cannot_be_recomputed():
+    with pytest.raises(ValueError, match="checkpoint=True cannot recompute an AutogradPotential"):
+        ODEStepper(FlowBank([AutogradPotential(Well())]), checkpoint=True)

@@ -3,7 +3,7 @@ import torch
 from reference import close
 
 from torchflowfield import FlowBank, layout
-from torchflowfield.layout import columns, rows, split, transposed_product
+from torchflowfield.layout import columns, rows, split, transposed_product, units_last
 
 
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
@@ -18,14 +18,21 @@ def test_factors_of_all_samples_are_one_column():
     close(columns(x, torch.Size((2, 3))), x[..., None])
 
 
+def test_with_units_last_samples_come_first():
+    x = torch.randn(2, 3, 5, 2)
+    close(units_last(x, torch.Size((2, 3))), x.flatten(0, 1))
+    close(units_last(x[0, 0], torch.Size((2, 3))), x[:1, 0])
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_controls_split_into_those_of_gradients_and_of_rotations(parts):
-    controls = torch.randn(2, 3, 5, parts)
-    gradient, rotation = split(controls)
-    assert gradient.shape == rotation.shape == (5, 1, 6)
-    close(gradient[:, 0].T.reshape(2, 3, 5), controls[..., 0])
-    close(rotation[:, 0].T.reshape(2, 3, 5), controls[..., -1])
-    assert split(None) == (None, None)
+    controls, batch = torch.randn(2, 3, 5, parts), torch.Size((2, 3))
+    for lay, shape, samples_first in ((columns, (5, 1, 6), (2, 0, 1)), (units_last, (6, 5, 1), (0, 1, 2))):
+        gradient, rotation = split(controls, batch, lay)
+        assert gradient.shape == rotation.shape == shape
+        close(gradient.permute(samples_first).reshape(2, 3, 5), controls[..., 0])
+        close(rotation.permute(samples_first).reshape(2, 3, 5), controls[..., -1])
+        assert split(None, batch, lay) == (None, None)
 
 
 @pytest.mark.parametrize("small", [0, layout._SMALL])

@@ -330,3 +330,20 @@ def test_fields_without_a_potential_do_not_count():
         path = ODEStepper(bank)(z, torch.ones(2), 3)
         assert not path.active.any()
         assert DynamicOTLoss(forcing=Forcing(4, 2))(path).residual == 0
+
+
+def test_in_half_precision_many_samples_are_counted_too():
+    path = ODEStepper(FlowBank(2, 4), density=None)(torch.randn(20_000, 4), torch.ones(2), steps=4)
+    half = path._replace(**{name: x.half() for name, x in path._asdict().items() if isinstance(x, torch.Tensor)})
+    close(DynamicOTLoss()(half).residual.double(), DynamicOTLoss()(path).residual, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("axes", [(0, -1), (), None])
+def test_a_prior_that_sums_over_other_axes_is_an_error(axes):
+    class Prior(nn.Module):
+        def forward(self, path):
+            return path.z.sum() if axes is None else path.z.sum(axes) if axes else path.z
+
+    path = ODEStepper(FlowBank(2, 4))(torch.randn(5, 4), 0, steps=3)
+    with pytest.raises(ValueError, match=r"PathKL: expected Prior to return one log-density per frame and sample"):
+        PathKL(Prior())(path, torch.zeros(5))

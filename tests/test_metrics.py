@@ -134,3 +134,10 @@ def test_under_double_control_two_controls_share_a_slab():
     assert torch.allclose(recovery.slab_correlation, torch.ones(2))
     with pytest.raises(ValueError, match="slab for every control or field"):
         transformation_recovery(spikes, true, torch.rand(12, 3), true)
+
+
+def test_commutators_take_a_context():
+    bank, z, context = FlowBank(2, 4, context_dim=3), torch.randn(8, 4), torch.randn(8, 3)
+    norms = commutator_norms(bank, 0.5, z, context)
+    assert norms[0, 1] > 0
+    assert (norms - commutator_norms(bank, 0.5, z, -context)).abs().max() > 1e-6

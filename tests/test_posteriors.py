@@ -340,3 +340,10 @@ def test_a_prior_that_is_no_distribution_is_refused(prior):
     selector = FlowSelector(4, 3)
     with pytest.raises(ValueError, match="sum to one"):
         selector.kl(selector(torch.randn(2, 4)), prior)
+
+
+@pytest.mark.parametrize("reader", [FlowSelector, SpikeSlabPosterior])
+@pytest.mark.parametrize("training", [False, True])
+def test_features_that_are_no_numbers_choose_nothing(reader, training):
+    with pytest.raises(ValueError, match="expected finite logits, got NaN or infinity"):
+        reader(16, 3).train(training)(torch.full((2, 1, 16), torch.nan))

@@ -245,8 +245,15 @@ class TestSlabs:
     def test_any_family_keeps_its_arguments(self, slab):
         prior, x = SpikeSlabPrior(2, slab=slab), torch.rand(5)
         assert type(prior.slab) is type(slab)
-        close(prior.slab.log_prob(x), slab.log_prob(x))
+        # The test's own was made in float32.
+        close(prior.slab.log_prob(x), slab.log_prob(x), rtol=1e-6, atol=1e-6, check_dtype=False)
         assert prior.sample((3,), steps=2).slabs.shape == (2, 3, 2)
+
+    def test_the_usual_slab_is_where_and_as_the_spikes_are(self):
+        prior = SpikeSlabPrior(2)
+        assert prior.slab_loc.dtype == prior.on_logit.dtype == torch.float64
+        with torch.device("meta"):
+            assert SpikeSlabPrior(2).slab_loc.is_meta
 
 
 class TestErrors:

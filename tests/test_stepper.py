@@ -354,8 +354,9 @@ class TestErrors:
                 "expected method to be one of 'euler', 'midpoint', 'rk4', 'dopri5'.*got 'leapfrog'",
             ),
             ({"density": "both"}, "expected density to be one of 'trace', 'exact', None, got 'both'"),
-            ({"substeps": 0}, "expected substeps ≥ 1 and inverse_iterations ≥ 0, got 0, 5"),
-            ({"inverse_iterations": -1}, "expected substeps ≥ 1 and inverse_iterations ≥ 0, got 1, -1"),
+            ({"substeps": 0}, "expected whole substeps ≥ 1 and inverse_iterations ≥ 0, got 0, 5"),
+            ({"substeps": 2.0}, "expected whole substeps ≥ 1 and inverse_iterations ≥ 0, got 2.0, 5"),
+            ({"inverse_iterations": -1}, "expected whole substeps ≥ 1 and inverse_iterations ≥ 0, got 1, -1"),
             ({"method": "rk4", "density": "exact"}, "density='exact' is that of the Euler map; use.*with 'rk4'"),
             (
                 {"method": "dopri5", "compile": True},
@@ -473,6 +474,18 @@ def test_fields_banks_and_rollouts_can_be_exported(strict):
     ]
     for module, inputs in modules:
         exported = torch.export.export(module, inputs, strict=strict).module()
+        for actual, expected in zip(exported(*inputs), module(*inputs), strict=True):
+            close(actual, expected)
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_batch_may_be_as_large_as_the_bank(strict):
+    module, batch = Rollout(ODEStepper(FlowBank(3, 4))), torch.export.Dim("batch", min=1, max=64)
+    given = torch.randn(8, 4), torch.rand(8, 3)
+    exported = torch.export.export(module, given, dynamic_shapes=({0: batch}, {0: batch}), strict=strict).module()
+    for size in (1, 2, 3, 5):
+        inputs = torch.randn(size, 4), torch.rand(size, 3)
         for actual, expected in zip(exported(*inputs), module(*inputs), strict=True):
             close(actual, expected)
 

@@ -11,7 +11,10 @@ def check_latent(owner: str, z: Tensor, dim: int | None, like: Tensor) -> None:
     """Raise unless `z` is a floating `[*, dim]` tensor with the dtype and device of the parameter `like`."""
     if not isinstance(z, Tensor) or not z.is_floating_point():
         got = z.dtype if isinstance(z, Tensor) else type(z).__name__
-        raise TypeError(f"{owner}: expected a floating-point tensor z, got {got}. Convert with z.float().")
+        raise TypeError(
+            f"{owner}: expected a floating-point tensor z, got {got}. Convert it with "
+            f"{'z.float()' if isinstance(z, Tensor) else 'torch.as_tensor(z)'}."
+        )
     if z.ndim == 0 or z.shape[-1] != dim:
         raise ValueError(
             f"{owner}: expected z of shape (*, {dim}), got {tuple(z.shape)}. "

@@ -7,9 +7,9 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
-from torchflowfield.bank import Selection
 from torchflowfield.custom import FieldStack
 from torchflowfield.fields import Snapshot
+from torchflowfield.interface import Selection
 from torchflowfield.stack import RidgeStack
 
 ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -71,13 +71,14 @@ class AdaptiveSolver:
         self._inputs = (*stack.parameters(), context)
         self._at: Callable[[Tensor], Snapshot]
         if isinstance(stack, RidgeStack) and not adjoint:
-            course = stack.course(context)
-            self._at = (course if selection is None else course.select(*selection)).at
+            self._at = stack.course(context, selection).at
         else:
-            self._at = lambda t: stack.at(t, context) if selection is None else stack.at(t, context).select(*selection)
+            self._at = lambda t: stack.at(t, context, selection)
 
     def advance(self, z: Tensor, span: tuple[Tensor, Tensor], controls: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Move `z` over a span of time; returns the new `z` and the log-determinant, if wanted."""
+        if not z.numel():  # torchdiffeq finds no step for it
+            return z, z.new_zeros(z.shape[:-1]) if self._density else None
         dynamics, times = AugmentedDynamics(self._at, controls), torch.stack(span)
         state = (z, z.new_zeros(z.shape[:-1])) if self._density else (z,)
         # A step has to end at each end of the span (the adjoint goes back): past it, torchdiffeq interpolates by a

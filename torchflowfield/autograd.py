@@ -62,7 +62,7 @@ class AutogradPotential(FlowField):
 
     def _potential(self, t: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         flat_z, flat_t = z.reshape(-1, z.shape[-1]), t.expand(z.shape[:-1]).reshape(-1)
-        extra = () if context is None else (context.expand(*z.shape[:-1], -1).reshape(len(flat_z), -1),)
+        extra = () if context is None else (context.expand(*z.shape[:-1], -1).reshape(len(flat_z), context.shape[-1]),)
         u = self.network(flat_t, flat_z, *extra)
         if u.shape != flat_t.shape:
             raise ValueError(

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Iterable, Iterator
 from numbers import Integral
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,18 +12,12 @@ from torch import Tensor, nn
 from torchflowfield._checks import as_time, check_choice, check_context, check_finite, check_latent
 from torchflowfield.custom import FieldStack
 from torchflowfield.fields import Snapshot, SnapshotField
-from torchflowfield.interface import Jet, Time
+from torchflowfield.interface import Jet, Selection, Time
+from torchflowfield.layout import is_transformed
 from torchflowfield.stack import Kind, RidgeStack
 
 Weights = int | Float[Tensor, "*schedule controls"]
 _DEFAULTS = (None, 128, "helmholtz", "single", "logcosh", False, 4, 32.0, 0)
-
-
-class Selection(NamedTuple):
-    """One field of a bank, whole (`part=None`) or one of its parts: what an int weight stands for."""
-
-    field: int
-    part: int | None
 
 
 class FlowBank(nn.Module):
@@ -163,10 +157,15 @@ class FlowBank(nn.Module):
     def check_latent(self, z: Tensor, context: Tensor | None = None) -> None:
         """Take the latent size from the first `z`, then raise for any `z`, or context beside it, that does not fit."""
         if isinstance(self.stack, RidgeStack):
-            if self.dim is None and isinstance(z, Tensor) and z.is_floating_point() and z.ndim:
-                self.stack.materialize(z.shape[-1])
-            check_latent("FlowBank", z, self.dim, self.stack.bias)
+            lazy = self.dim is None and isinstance(z, Tensor) and z.ndim > 0
+            check_latent("FlowBank", z, z.shape[-1] if lazy else self.dim, self.stack.bias)
             check_context("FlowBank", context, self.stack.context_dim, z)
+            if lazy and is_transformed():
+                raise ValueError(
+                    "FlowBank: the first call makes the parameters, which torch.func cannot follow. Build the bank "
+                    f"with dim={z.shape[-1]}, or call it once outside."
+                )
+            self.stack.materialize(z.shape[-1])
         elif not (isinstance(z, Tensor) and z.is_floating_point()):
             raise TypeError(f"FlowBank: expected a floating-point tensor z, got {getattr(z, 'dtype', type(z))}.")
 
@@ -175,28 +174,33 @@ class FlowBank(nn.Module):
     ) -> tuple[Snapshot, Tensor | None]:
         """Checked arguments as the fields at time `t` and their controls `[*, K, P]`, None for one field alone."""
         self.check_latent(z, context)
-        snapshot = self.stack.at(as_time("FlowBank", t, z), context)
+        time = as_time("FlowBank", t, z)
         if isinstance(weights, int):
             weights = self.select(weights)
         if isinstance(weights, Selection):
-            return snapshot.select(*weights), None
-        return snapshot, self.controls(weights, z, ("K", "*batch K"))
+            return self.stack.at(time, context, weights), None
+        controls = self.controls(weights, z, ("K", "*batch K"))
+        return self.stack.at(time, context), controls
 
     def controls(self, weights: Tensor, z: Tensor, forms: tuple[str, ...], steps: int | None = None) -> Tensor:
         """Checked weights as coefficients `[..., K, P]`, P = 2 with double control; `forms` are the shapes allowed."""
         if not isinstance(weights, Tensor) or not weights.is_floating_point():
             got = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
             raise TypeError(
-                f"FlowBank: expected weights to be one int or a floating-point tensor, got {got}. "
-                f"For one field per sample pass torch.nn.functional.one_hot(k, {self.num_controls}).float()."
+                f"FlowBank: expected weights to be one int or a floating-point tensor, got {got}. For one field pass "
+                f"int(k), for one per sample torch.nn.functional.one_hot(k, {self.num_controls}).float(), for a "
+                f"mixture torch.tensor([...])."
             )
         batch, last = tuple(z.shape[:-1]), self.num_controls
         allowed = {"K": (last,), "*batch K": (*batch, last), "T *batch K": (steps, *batch, last)}
         shapes = [allowed[form] for form in forms]
-        if tuple(weights.shape) not in shapes:
+        # Number of axes first: an export with a dynamic batch would take their comparison for a rule about its size.
+        if not any(weights.ndim == len(shape) and tuple(weights.shape) == shape for shape in shapes):
+            names = ", ".join(["T"] * (len(shapes[-1]) > len(batch) + 1) + [*map(str, batch), str(last)])
             raise ValueError(
                 f"FlowBank: expected weights of shape {' or '.join(map(str, shapes))} for {last} controls and z of "
-                f"shape {tuple(z.shape)}, got {tuple(weights.shape)}. Nothing is broadcast; use weights.expand(...)."
+                f"shape {tuple(z.shape)}, got {tuple(weights.shape)}. Nothing is broadcast: give the axes that are "
+                f"missing, as in weights[:, None].expand({names}) for a [T, {last}] schedule of a whole batch."
             )
         if weights.device != z.device:
             raise ValueError(f"FlowBank: expected weights on {z.device}, got {weights.device}. Use weights.to(z).")
@@ -219,6 +223,12 @@ class FlowBank(nn.Module):
 
 class BoundField(SnapshotField):
     """A bank with fixed weights, as a field of `(t, z)`; it shares the bank's parameters."""
+
+    @property
+    def has_potential(self) -> bool:
+        """Whether it is a gradient, at least in part."""
+        potentials = self.bank.stack.potentials
+        return potentials[self.weights.field] if isinstance(self.weights, Selection) else any(potentials)
 
     def __init__(self, bank: FlowBank, weights: Tensor | Selection) -> None:
         super().__init__()

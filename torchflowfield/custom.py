@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchflowfield.interface import FlowField, Jet, Time, log_det_euler
+from torchflowfield.interface import FlowField, Jet, Selection, Time, log_det_euler
 from torchflowfield.ridge import Evaluation
 
 
 class ModuleField(FlowField):
     """Any module `v(t, z) -> [*, D]` as a field.
+
+    Its divergence and Jacobian follow by `torch.func`: samples must not depend on each other (no batch normalisation in
+    training mode), and no random numbers be drawn (no dropout). In a stepper the time is a scalar tensor.
 
     Args:
         module: Called as `module(t, z)`; it may take a third argument, the context.
@@ -52,13 +55,16 @@ class FieldStack(nn.Module):
         """Which fields have a potential."""
         return tuple(field.has_potential for field in self.fields)  # type: ignore[misc]
 
-    def at(self, t: Tensor, context: Tensor | None = None) -> "FieldSnapshot":
-        """The fields at the times `t`."""
-        return FieldSnapshot(tuple(self.fields), t, context)
+    def at(self, t: Tensor, context: Tensor | None = None, selection: Selection | None = None) -> "FieldSnapshot":
+        """The fields at the times `t`, or the selected one alone."""
+        fields = tuple(self.fields)
+        return FieldSnapshot(fields if selection is None else (fields[selection.field],), t, context)
 
-    def on_grid(self, times: Tensor, context: Tensor | None, batch_ndim: int) -> "FieldSnapshot":
-        """The fields at all points of a time grid `[N]`, to be picked from `FieldSnapshot.unbind`."""
-        return self.at(times, context)
+    def on_grid(
+        self, times: Tensor, context: Tensor | None, batch_ndim: int, selection: Selection | None = None
+    ) -> "FieldSnapshot":
+        """The same at all points of a time grid `[N]`, to be picked from `FieldSnapshot.unbind`."""
+        return self.at(times, context, selection)
 
 
 class FieldSnapshot(NamedTuple):
@@ -75,10 +81,6 @@ class FieldSnapshot(NamedTuple):
     def folded(self) -> "FieldSnapshot":
         """Nothing can be prepared for a user's own fields."""
         return self
-
-    def select(self, field: int, part: int | None) -> "FieldSnapshot":
-        """One field alone."""
-        return self._replace(fields=self.fields[field : field + 1])
 
     def _stack(self, call: Callable[[Any], Tensor], batch_ndim: int) -> Tensor:
         return torch.stack([call(field) for field in self.fields], batch_ndim)
@@ -103,16 +105,25 @@ class FieldSnapshot(NamedTuple):
         jets = [f.jet(self.t, z, *self._extra()) for f in self.fields]
         return Jet(*(torch.stack(parts, z.ndim - 1) for parts in zip(*jets, strict=True)))
 
-    def evaluate(self, z: Tensor, controls: Tensor | None) -> Evaluation:
-        """Velocity, divergence and what the losses need."""
+    def evaluate(self, z: Tensor, controls: Tensor | None, divergence: bool = True) -> Evaluation:
+        """Velocity, divergence if wanted, and what the losses need."""
+        if not (divergence or any(field.has_potential for field in self.fields)):
+            none = z.new_zeros(len(self.fields), *z.shape[:-1])
+            return Evaluation(self.velocity(z, controls), None, none, none)
         jet = self.jet(z)
-        mixed = _mix(jet.velocity, controls, 1), _mix(jet.laplacian, controls, 0)
         norm2 = jet.gradient.square().sum(-1)
+        mixed = _mix(jet.velocity, controls, 1), _mix(jet.laplacian, controls, 0)
         return Evaluation(*mixed, jet.time_derivative.movedim(-1, 0), norm2.movedim(-1, 0))
 
     def gradient_norm2(self, z: Tensor) -> Tensor:
         r"""$\|\nabla u_k\|^2$ of every field, zero for fields without a potential."""
-        return self.jet(z).gradient.square().sum(-1)
+
+        def norm2(field: Any) -> Tensor:
+            if not field.has_potential:
+                return z.new_zeros(z.shape[:-1])
+            return field.jet(self.t, z, *self._extra()).gradient.square().sum(-1)
+
+        return self._stack(norm2, z.ndim - 1)
 
     def jvp(self, z: Tensor, x: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian of the mixture applied to `x`."""

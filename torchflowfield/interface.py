@@ -10,6 +10,13 @@ from torch import Tensor, nn
 Time = float | int | Float[Tensor, "*#batch"]
 
 
+class Selection(NamedTuple):
+    """One field of several, whole (`part=None`) or one of its parts: what an int weight stands for."""
+
+    field: int
+    part: int | None
+
+
 class Jet(NamedTuple):
     r"""All first-order facts about a field at $(t, z)$, from one pass.
 

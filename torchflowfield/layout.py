@@ -1,9 +1,11 @@
-"""The memory layout of the ridge algebra: samples come last.
+"""The memory layouts of the ridge algebra.
 
-Inside, everything is `[K, H, N]`, the batch flattened to N samples: sums over units and factors of units then run along
-contiguous memory.
+Samples come last, `[K, H, N]` with the batch flattened to N samples: sums over units and factors of units then run
+along contiguous memory, both ways. Where no gradient is wanted mixtures have their units last, `[N, K, H]`, with which
+the products are faster.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,9 +19,22 @@ is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compili
 _SMALL = 10_000
 
 
+Layout = Callable[[Tensor, torch.Size], Tensor]
+
+
 def columns(x: Tensor, batch: torch.Size) -> Tensor:
     """Factors of the units, `[K, H]` or one set per sample `[*, K, H]`, as `[K, H, 1 or N]`."""
     return x[..., None] if x.ndim == 2 else x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]).permute(1, 2, 0)
+
+
+def units_last(x: Tensor, batch: torch.Size) -> Tensor:
+    """Factors of the units, `[K, H]` or one set per sample `[*, K, H]`, as `[1 or N, K, H]`."""
+    return x[None] if x.ndim == 2 else x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
+
+
+def layout() -> Layout:
+    """The layout for mixtures: `columns`, or `units_last` where no gradient is wanted."""
+    return columns if torch.is_grad_enabled() else units_last
 
 
 def over_units(factors: Tensor, values: Tensor, batch: torch.Size) -> Tensor:
@@ -47,12 +62,12 @@ def rows(x: Tensor, batch: torch.Size) -> Tensor:
     return first.reshape(*batch, *x.shape[:-1])
 
 
-def split(controls: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Controls `[*, K, P]` of the gradients and of the rotations, `[K, 1, N]` each."""
+def split(controls: Tensor | None, batch: torch.Size, lay: Layout) -> tuple[Tensor | None, Tensor | None]:
+    """Controls `[*, K, P]` of the gradients and of the rotations as factors of the units, laid out by `lay`."""
     if controls is None:
         return None, None
-    samples = controls.reshape(-1, *controls.shape[-2:]).permute(1, 2, 0).contiguous()
-    return (samples, samples) if samples.shape[1] == 1 else (samples[:, :1], samples[:, 1:])
+    gradient = lay(controls[..., :1], batch).contiguous()
+    return gradient, gradient if controls.shape[-1] == 1 else lay(controls[..., 1:], batch).contiguous()
 
 
 def total(terms: list[Tensor]) -> Tensor:

@@ -165,12 +165,22 @@ class PathKL(nn.Module):
         """Estimate for a path whose first frame has posterior log-density `log_prob0`.
 
         Raises:
-            ValueError: If the path carries no density.
+            ValueError: If the path carries no density, or the prior returns anything but one number per frame and
+                sample.
         """
-        per_frame = path.log_prob(log_prob0) - self.prior(path)
+        log_q, log_p = path.log_prob(log_prob0), self.prior(path)
+        if log_p.shape != log_q.shape:
+            raise ValueError(
+                f"PathKL: expected {type(self.prior).__name__} to return one log-density per frame and sample, shape "
+                f"{tuple(log_q.shape)}, got {tuple(log_p.shape)}. Sum over the latent axes alone."
+            )
+        per_frame = log_q - log_p
         total = per_frame[1:].sum(0) if self.mode == "marginal" else per_frame[-1] - per_frame[0]
         return PathKLTerms(per_frame, total.mean())
 
 
 def _mean_where(values: Tensor, active: Tensor) -> Tensor:
-    return (values * active).sum() / active.sum().clamp(min=1)
+    # In float16 no more than 65,504 could be counted.
+    wide = torch.promote_types(values.dtype, torch.float32)
+    mean = (values * active).sum(dtype=wide) / active.sum(dtype=wide).clamp(min=1)
+    return mean.to(values.dtype)

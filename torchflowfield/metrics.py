@@ -154,7 +154,9 @@ def usage(spikes: Float[Tensor, "*steps controls"]) -> Float[Tensor, " controls"
     return (spikes > 0.5).flatten(0, -2).double().mean(0)
 
 
-def commutator_norms(bank: FlowBank, t: Time, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "fields fields"]:
+def commutator_norms(
+    bank: FlowBank, t: Time, z: Float[Tensor, "batch dim"], context: Tensor | None = None
+) -> Float[Tensor, "fields fields"]:
     r"""How little the fields of a bank commute: mean of $\|[v_i, v_j]\| / (\|J_j v_i\| + \|J_i v_j\|)$, from 0 to 1.
 
     Zero where applying i then j equals j then i; one where the two orders differ as much as they can.
@@ -163,12 +165,13 @@ def commutator_norms(bank: FlowBank, t: Time, z: Float[Tensor, "batch dim"]) -> 
         bank: The fields.
         t: Time in frames.
         z: Latent vectors at which to look.
+        context: A vector per sample for a bank with `context_dim`.
     """
     norms = z.new_zeros(bank.K, bank.K)
     for i in range(bank.K):
         for j in range(i):
-            along_i = bank[j].jvp(t, z, bank[i](t, z))
-            along_j = bank[i].jvp(t, z, bank[j](t, z))
+            along_i = bank[j].jvp(t, z, bank[i](t, z, context), context)
+            along_j = bank[i].jvp(t, z, bank[j](t, z, context), context)
             scale = (along_i.norm(dim=-1) + along_j.norm(dim=-1)).clamp(min=torch.finfo(z.dtype).tiny)
             norms[i, j] = norms[j, i] = ((along_i - along_j).norm(dim=-1) / scale).mean()
     return norms

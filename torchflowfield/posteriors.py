@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, constraints, transform_to
 from torch.nn import functional as F
 
-from torchflowfield._checks import check_choice, check_features, check_temperature, holds, validates
+from torchflowfield._checks import check_choice, check_features, check_finite, check_temperature, holds, validates
 from torchflowfield.priors import SpikeSlab
 from torchflowfield.spikes import at_least_float32, coefficients, most_probable, relaxed, sample_not_all_zero
 
@@ -82,6 +82,7 @@ class FlowSelector(nn.Module):
         check_features("FlowSelector", features, self.head.in_features)
         check_temperature("FlowSelector", temperature)
         logits = self.head(features)
+        check_finite("FlowSelector", "logits", logits)
         if not self.training:
             hard = F.one_hot(logits.argmax(-1), self.K).to(logits.dtype)
             return FlowChoice(hard, logits)
@@ -194,6 +195,7 @@ class SpikeSlabPosterior(nn.Module):
         check_temperature("SpikeSlabPosterior", temperature)
         # Saturated without ties, so that a disabled spike is never the likeliest where all others are off.
         logits = (40 * (at_least_float32(self.spike_head(features)) / 40).tanh()).masked_fill(~self.enabled, -80.0)
+        check_finite("SpikeSlabPosterior", "logits", logits)
         drawn = self.training if sample is None else sample
         spikes = self._sample_spikes(logits, temperature) if drawn else most_probable(logits)
         draw = SpikeSlab(spikes, spikes, None, logits)

@@ -50,7 +50,7 @@ class SpikeSlabPrior(nn.Module):
     (empirical Bayes), let surplus fields die out.
 
     Args:
-        K: Number of spikes (`bank.num_controls`).
+        K: Number of fields (`bank.K`).
         on: Probability of a first spike.
         keep: Probability that a spike keeps its value, where the rates are not given.
         control: `"double"` has two spikes per field, one for each part, and one slab that they share.
@@ -112,7 +112,8 @@ class SpikeSlabPrior(nn.Module):
             if name in slab.__dict__ or type(getattr(type(slab), name, None)) is property
         ]
         for name in self._slab_arguments:
-            self.register_buffer(f"slab_{name}", getattr(slab, name).detach().clone())
+            # Like the other parameters: the usual slab was made on the device and in the dtype of the import.
+            self.register_buffer(f"slab_{name}", getattr(slab, name).detach().to(self.on_logit, copy=True))
         if slab is not None and (not self._slab_arguments or slab.event_shape):
             raise TypeError(
                 f"SpikeSlabPrior: expected a distribution of one number with tensors for arguments, such as Laplace, "

@@ -12,14 +12,25 @@ from torch import Tensor
 
 from torchflowfield.activations import ACTIVATIONS, activate
 from torchflowfield.interface import Jet, log_det_euler
-from torchflowfield.layout import autocasts, columns, over_units, rows, split, total, transposed_product
+from torchflowfield.layout import (
+    Layout,
+    autocasts,
+    columns,
+    layout,
+    over_units,
+    rows,
+    split,
+    total,
+    transposed_product,
+    units_last,
+)
 
 
 class Evaluation(NamedTuple):
-    """A mixture of fields at one time: `velocity [*, D]`, its `divergence [*]`; the rest for each field, `[K, *]`."""
+    """A mixture at one time: `velocity [*, D]`, `divergence [*]` if wanted; the rest of each field, `[K, *]`."""
 
     velocity: Tensor
-    divergence: Tensor
+    divergence: Tensor | None
     time_derivative: Tensor
     gradient_norm2: Tensor
 
@@ -62,24 +73,6 @@ class RidgeSnapshot(NamedTuple):
         values: list[Any] = [changes[name] if name in changes else getattr(self, name) for name in _FIELDS]
         return RidgeSnapshot(*values)
 
-    def select(self, field: int, part: int | None) -> "RidgeSnapshot":
-        """Field number `field` alone, whole or one of its parts."""
-        one, timed = slice(field, field + 1), (..., slice(field, field + 1), slice(None))
-
-        def pick(x: Any, wanted: bool, where: Any) -> Any:
-            return x[where] if x is not None and wanted else None
-
-        return self.replaced(
-            weight=self.weight[one],
-            norm2=self.norm2[one],
-            rotation=pick(self.rotation, part != 0, one),
-            shift=self.shift[timed],
-            amplitude=pick(self.amplitude, part != 1, timed),
-            shift_rate=pick(self.shift_rate, True, timed),
-            amplitude_rate=pick(self.amplitude_rate, part != 1, timed),
-            outputs=None,
-        )
-
     def folded(self) -> "RidgeSnapshot":
         """The same with both parts of the output layer in one, so that many velocities cost one product each."""
         if self.amplitude is None or self.amplitude.ndim > 2:
@@ -87,9 +80,9 @@ class RidgeSnapshot(NamedTuple):
         along = self.amplitude[..., None] * self.weight
         return self.replaced(outputs=along if self.rotation is None else along + self.rotation)
 
-    def _terms(self, controls: Tensor | None, batch: torch.Size) -> list[tuple[Tensor | None, Tensor]]:
-        """Factors `[K, H or 1, N]` of the slopes (None for one) and the directions they go to, summed over the list."""
-        gradient, rotation = split(controls)
+    def _terms(self, controls: Tensor | None, batch: torch.Size, lay: Layout) -> list[tuple[Tensor | None, Tensor]]:
+        """Factors of the slopes (None for one), laid out as these, and the directions they go to, to be summed."""
+        gradient, rotation = split(controls, batch, lay)
         shared = controls is None or controls.shape[-1] == 1
         if self.amplitude is None:
             return [(rotation, cast(Tensor, self.rotation))]
@@ -97,7 +90,7 @@ class RidgeSnapshot(NamedTuple):
             return [(gradient, self.outputs)]
         if shared and self.rotation is not None and self.amplitude.ndim == 2:
             return [(gradient, cast(Tensor, self.folded().outputs))]
-        amplitude = columns(self.amplitude, batch)
+        amplitude = lay(self.amplitude, batch)
         terms: list[tuple[Tensor | None, Tensor]] = [
             (amplitude if gradient is None else gradient * amplitude, self.weight)
         ]
@@ -105,18 +98,24 @@ class RidgeSnapshot(NamedTuple):
             terms.append((rotation, self.rotation))
         return terms
 
-    def _preactivation(self, z: Tensor) -> Tensor:
-        weight, samples = self.weight.flatten(0, 1), z.reshape(-1, z.shape[-1]).T
+    def _preactivation(self, z: Tensor, lay: Layout = columns) -> Tensor:
+        weight, samples, fields = self.weight.flatten(0, 1), z.reshape(-1, z.shape[-1]), self.weight.shape[:2]
         # Autocast would round the shift to its own precision.
-        if self.shift.ndim == 2 and not autocasts(z):
-            return torch.addmm(self.shift.flatten()[:, None], weight, samples).unflatten(0, self.weight.shape[:2])
-        return (weight @ samples).unflatten(0, self.weight.shape[:2]) + columns(self.shift, z.shape[:-1])
+        adds, shift = self.shift.ndim == 2 and not autocasts(z), self.shift.flatten()
+        if lay is units_last:
+            units = torch.addmm(shift, samples, weight.T) if adds else samples @ weight.T
+            units = units.unflatten(1, fields)
+        else:
+            units = torch.addmm(shift[:, None], weight, samples.T) if adds else weight @ samples.T
+            units = units.unflatten(0, fields)
+        return units if adds else units + lay(self.shift, z.shape[:-1])
 
-    def _mixed(self, slope: Tensor, controls: Tensor | None, batch: torch.Size) -> Tensor:
-        mixed = [
-            (slope if factor is None else factor * slope).flatten(0, 1).T @ directions.flatten(0, 1)
-            for factor, directions in self._terms(controls, batch)
-        ]
+    def _mixed(self, slope: Tensor, controls: Tensor | None, batch: torch.Size, lay: Layout = columns) -> Tensor:
+        mixed = []
+        for factor, directions in self._terms(controls, batch, lay):
+            units = slope if factor is None else factor * slope
+            units = units.flatten(1) if lay is units_last else units.flatten(0, 1).T
+            mixed.append(units @ directions.flatten(0, 1))
         return total(mixed).reshape(*batch, self.weight.shape[-1])
 
     def _laplacians(self, slope_rate: Tensor, batch: torch.Size) -> Tensor:
@@ -124,9 +123,16 @@ class RidgeSnapshot(NamedTuple):
             return slope_rate.new_zeros(slope_rate[:, 0].shape)
         return over_units(self.amplitude * self.norm2, slope_rate, batch)
 
-    def _mixed_laplacian(self, slope_rate: Tensor, gradient: Tensor | None, batch: torch.Size) -> Tensor:
-        laplacians = self._laplacians(slope_rate, batch)
-        return (laplacians if gradient is None else gradient[:, 0] * laplacians).sum(0).reshape(batch)
+    def _mixed_laplacian(self, slope_rate: Tensor, gradient: Tensor | None, batch: torch.Size, lay: Layout) -> Tensor:
+        if self.amplitude is None:
+            return slope_rate.new_zeros(batch)
+        if lay is columns:
+            laplacians = self._laplacians(slope_rate, batch)
+            return (laplacians if gradient is None else gradient[:, 0] * laplacians).sum(0).reshape(batch)
+        rate, factors = slope_rate if gradient is None else gradient * slope_rate, self.amplitude * self.norm2
+        if factors.ndim == 2 and not torch.compiler.is_compiling() and not autocasts(rate):
+            return (rate.flatten(1) @ factors.flatten()).reshape(batch)
+        return (units_last(factors, batch) * rate).flatten(1).sum(1).reshape(batch)
 
     def _time_derivative(self, value: Tensor | None, slope: Tensor, batch: torch.Size) -> Tensor:
         if self.amplitude is None or self.amplitude_rate is None or self.shift_rate is None or value is None:
@@ -146,18 +152,19 @@ class RidgeSnapshot(NamedTuple):
 
     def velocity(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Velocity `[*, D]` of the mixture with controls `[*, K, P]`, P = 1 or one for each part (None: all ones)."""
-        slope = ACTIVATIONS[self.activation].first(self._preactivation(z))
-        return self._mixed(slope, controls, z.shape[:-1])
+        lay = layout()
+        slope = ACTIVATIONS[self.activation].first(self._preactivation(z, lay))
+        return self._mixed(slope, controls, z.shape[:-1], lay)
 
-    def evaluate(self, z: Tensor, controls: Tensor | None) -> Evaluation:
-        """Velocity and divergence of the mixture with what the losses need of each field."""
+    def evaluate(self, z: Tensor, controls: Tensor | None, divergence: bool = True) -> Evaluation:
+        """Velocity of the mixture, its divergence if wanted, and what the losses need of each field."""
         batch, timed = z.shape[:-1], self.amplitude_rate is not None
         slope, slope_rate, value = activate(self.activation, self._preactivation(z), value=timed)
         if self.amplitude is None:
             none = slope.new_zeros(len(slope), *batch)
             return Evaluation(self._mixed(slope, controls, batch), none.sum(0), none, none)
         gradients = self._gradients(slope, batch)
-        gradient, turn = split(controls)
+        gradient, turn = split(controls, batch, columns)
         velocity = rows((gradients if gradient is None else gradient * gradients).sum(0), batch)
         if self.rotation is not None:
             turned = slope if turn is None else turn * slope
@@ -165,7 +172,7 @@ class RidgeSnapshot(NamedTuple):
             velocity = velocity + turned.reshape(z.shape)
         return Evaluation(
             velocity,
-            self._mixed_laplacian(slope_rate, gradient, batch),
+            self._mixed_laplacian(slope_rate, gradient, batch, columns) if divergence else None,
             self._time_derivative(value, slope, batch).reshape(len(gradients), *batch),
             torch.linalg.vecdot(gradients, gradients, dim=1).reshape(len(gradients), *batch),
         )
@@ -184,15 +191,19 @@ class RidgeSnapshot(NamedTuple):
         if self.amplitude is None:
             velocity = self.velocity(z, controls)
             return velocity, velocity.new_zeros(batch)
-        slope, slope_rate, _ = activate(self.activation, self._preactivation(z), value=False)
-        return self._mixed(slope, controls, batch), self._mixed_laplacian(slope_rate, split(controls)[0], batch)
+        lay = layout()
+        slope, slope_rate, _ = activate(self.activation, self._preactivation(z, lay), value=False)
+        gradient, _ = split(controls, batch, lay)
+        return self._mixed(slope, controls, batch, lay), self._mixed_laplacian(slope_rate, gradient, batch, lay)
 
     def divergence(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Divergence `[*]` of the mixture, without its velocity."""
-        return self._mixed_laplacian(self._slope_rate(z), split(controls)[0], z.shape[:-1])
+        batch, lay = z.shape[:-1], layout()
+        gradient, _ = split(controls, batch, lay)
+        return self._mixed_laplacian(self._slope_rate(z, lay), gradient, batch, lay)
 
-    def _slope_rate(self, z: Tensor) -> Tensor:
-        return ACTIVATIONS[self.activation].second(self._preactivation(z))
+    def _slope_rate(self, z: Tensor, lay: Layout = columns) -> Tensor:
+        return ACTIVATIONS[self.activation].second(self._preactivation(z, lay))
 
     def parts(self, z: Tensor) -> Tensor:
         """Velocity `[*, K, P, D]` of every part of every field."""
@@ -222,7 +233,7 @@ class RidgeSnapshot(NamedTuple):
 
     def jacobian(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Jacobian `[*, D, D]` of the mixture."""
-        outputs = total([factor * directions.mT for factor, directions in self._factors(z, controls)])
+        outputs = total([factor * directions.T.contiguous() for factor, directions in self._factors(z, controls)])
         return (outputs @ self.weight.flatten(0, 1)).reshape(*z.shape, z.shape[-1])
 
     def log_det(self, z: Tensor, controls: Tensor | None, step: float) -> Tensor:
@@ -235,13 +246,10 @@ class RidgeSnapshot(NamedTuple):
 
     def _factors(self, z: Tensor, controls: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Slope rates `[N, 1, K H]` with all their factors, and the directions `[K H, D]` they go to."""
-        slope_rate = self._slope_rate(z)
+        slope_rate = self._slope_rate(z, units_last)
         return [
-            (
-                (slope_rate if factor is None else factor * slope_rate).flatten(0, 1).T[:, None, :],
-                directions.flatten(0, 1),
-            )
-            for factor, directions in self._terms(controls, z.shape[:-1])
+            ((slope_rate if factor is None else factor * slope_rate).flatten(1)[:, None], directions.flatten(0, 1))
+            for factor, directions in self._terms(controls, z.shape[:-1], units_last)
         ]
 
 

@@ -61,7 +61,8 @@ class GridStep(NamedTuple):
             y = z if slope is None else _add(z, slope, self.size * node)
             if first is not None and not node:
                 slope = first.velocity
-                traces.append((first.divergence, self.size * weight))
+                if first.divergence is not None:
+                    traces.append((first.divergence, self.size * weight))
             elif self.density == "trace" and weight:
                 slope, trace = fields.velocity_and_divergence(y, self.controls)
                 traces.append((trace, self.size * weight))
@@ -163,7 +164,8 @@ class Frame(NamedTuple):
 
         With `inverse > 0` each step is undone by that many iterations of Newton's method, from the step backwards.
         """
-        first = self.grid[self.point].evaluate(z, self.controls) if record else None
+        wanted = self.density == "trace" and not inverse
+        first = self.grid[self.point].evaluate(z, self.controls, wanted) if record else None
         total: Tensor | None = None
         for s in range(self.substeps):
             here, size = self.point + self.sign * s * self.tableau.resolution, 1 / self.substeps

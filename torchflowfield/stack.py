@@ -9,6 +9,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from torchflowfield._checks import check_choice, check_context
 from torchflowfield.activations import ACTIVATIONS
+from torchflowfield.interface import Selection
 from torchflowfield.ridge import RidgeSnapshot
 from torchflowfield.time import FourierTime
 
@@ -85,6 +86,14 @@ class RidgeStack(nn.Module):
         if dim is not None:
             self.materialize(dim)
 
+    def extra_repr(self) -> str:
+        """What tells one architecture from another, as `print` shows it."""
+        frequencies = 0 if self.time is None else len(self.time.omega)
+        shown = f"width={self.bias.shape[1]}, kind={self.kind!r}, activation={self.activation!r}"
+        convex = ", convex=True" if self.convex else ""
+        context = f", context_dim={self.context_dim}" if self.context_dim else ""
+        return f"{shown}{convex}, frequencies={frequencies}{context}"
+
     @property
     def parts(self) -> int:
         """Parts of one field: 2 for Helmholtz fields, otherwise 1."""
@@ -128,27 +137,36 @@ class RidgeStack(nn.Module):
                 state_dict[prefix + "cross"] = cross * cross.shape[-1] ** 0.5
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
-    def course(self, context: Tensor | None = None) -> "RidgeCourse":
-        """The fields over time; a context `[*, C]` gives each sample its own shift."""
+    def course(self, context: Tensor | None = None, selection: Selection | None = None) -> "RidgeCourse":
+        """The fields over time, or the selected one alone; a context `[*, C]` gives each sample its own shift."""
         check_context(self.owner, context, self.context_dim)
-        norm2 = self.weight.square().sum(-1)
+        field, part = (None, None) if selection is None else selection
+
+        def pick(x: Any, wanted: bool = True) -> Any:
+            return None if x is None or not wanted else x if field is None else x[field : field + 1]
+
+        weight, cross, bias = pick(self.weight), pick(self.cross, part != 0), pick(self.bias)
+        norm2 = weight.square().sum(-1)
         rotation = of_context = None
-        if self.cross is not None:
-            unit = F.normalize(self.weight, dim=-1)
-            across = self.cross * self.cross.shape[-1] ** -0.5
+        if cross is not None:
+            unit = F.normalize(weight, dim=-1)
+            across = cross * cross.shape[-1] ** -0.5
             rotation = across - (across * unit).sum(-1, keepdim=True) * unit
         if context is not None:
-            of_context = torch.einsum("...c,khc->...kh", context, self.context_weight)
-        still = RidgeSnapshot(self.activation, self.weight, norm2, rotation, self.bias, self.amplitude, None, None)
-        return RidgeCourse(still, of_context, self.time, self.bias_time, self.amplitude_time, self.convex)
+            of_context = torch.einsum("...c,khc->...kh", context, pick(self.context_weight))
+        amplitude, amplitude_time = pick(self.amplitude, part != 1), pick(self.amplitude_time, part != 1)
+        still = RidgeSnapshot(self.activation, weight, norm2, rotation, bias, amplitude, None, None)
+        return RidgeCourse(still, of_context, self.time, pick(self.bias_time), amplitude_time, self.convex)
 
-    def at(self, t: Tensor, context: Tensor | None = None) -> RidgeSnapshot:
-        """The fields at the times `t [*]`."""
-        return self.course(context).at(t)
+    def at(self, t: Tensor, context: Tensor | None = None, selection: Selection | None = None) -> RidgeSnapshot:
+        """The fields at the times `t [*]`, or the selected one alone."""
+        return self.course(context, selection).at(t)
 
-    def on_grid(self, times: Tensor, context: Tensor | None, batch_ndim: int) -> RidgeSnapshot:
-        """The fields at all points of a time grid `[N]`, to be picked from `RidgeSnapshot.unbind`."""
-        return self.course(context).at(times, batch_ndim)
+    def on_grid(
+        self, times: Tensor, context: Tensor | None, batch_ndim: int, selection: Selection | None = None
+    ) -> RidgeSnapshot:
+        """The same at all points of a time grid `[N]`, to be picked from `RidgeSnapshot.unbind`."""
+        return self.course(context, selection).at(times, batch_ndim)
 
 
 class RidgeCourse(NamedTuple):
@@ -169,14 +187,6 @@ class RidgeCourse(NamedTuple):
     bias_time: Tensor | None
     amplitude_time: Tensor | None
     convex: bool
-
-    def select(self, field: int, part: int | None) -> "RidgeCourse":
-        """Field number `field` alone, whole or one of its parts."""
-        one = slice(field, field + 1)
-        of_context = None if self.of_context is None else self.of_context[..., one, :]
-        bias_time, amplitude_time = (None if x is None else x[one] for x in (self.bias_time, self.amplitude_time))
-        still = self.still.select(field, part)
-        return RidgeCourse(still, of_context, self.time, bias_time, amplitude_time, self.convex)
 
     def at(self, t: Tensor, batch_ndim: int | None = None) -> RidgeSnapshot:
         """The fields at the times `t [*]`; with `batch_ndim`, at the points of a grid `[N]` before the batch's axes."""

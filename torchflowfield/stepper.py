@@ -9,8 +9,10 @@ from torch.utils.checkpoint import checkpoint
 
 from torchflowfield._checks import as_time, check_choice, check_length
 from torchflowfield.adaptive import ADAPTIVE_METHODS, AdaptiveSolver
-from torchflowfield.bank import FlowBank, Selection, Weights
+from torchflowfield.autograd import AutogradPotential
+from torchflowfield.bank import FlowBank, Weights
 from torchflowfield.compiled import CompiledRollout
+from torchflowfield.interface import Selection
 from torchflowfield.path import FlowPath
 from torchflowfield.ridge import Evaluation
 from torchflowfield.rungekutta import TABLEAUS, Frame
@@ -33,7 +35,7 @@ class ODEStepper(nn.Module):
             Python. The number of steps of the first call gets one graph; any other number is composed of pieces of 32,
             16, 8, 4, 2 and 1 steps, so that few graphs serve all lengths.
         checkpoint: Keep only the frames for the backward pass and compute each step again there: less memory, more
-            time.
+            time. Not for an `AutogradPotential`.
         inverse_iterations: Iterations of Newton's method by which `reverse=True` undoes each forward step. Without an
             error the way back is wrong where a step folds space (take more substeps) or these do not suffice (steep
             fields take 10 to 30). 0 integrates backwards in time instead, as torchdiffeq does.
@@ -74,9 +76,10 @@ class ODEStepper(nn.Module):
             raise TypeError(f"ODEStepper: expected a FlowBank, got {type(bank).__name__}. Wrap it: FlowBank([field]).")
         check_choice("ODEStepper", "method", method, (*TABLEAUS, *ADAPTIVE_METHODS))
         check_choice("ODEStepper", "density", density, ("trace", "exact", None))
-        if substeps < 1 or inverse_iterations < 0:
+        if not isinstance(substeps, int) or substeps < 1 or inverse_iterations < 0:
             raise ValueError(
-                f"ODEStepper: expected substeps ≥ 1 and inverse_iterations ≥ 0, got {substeps}, {inverse_iterations}."
+                f"ODEStepper: expected whole substeps ≥ 1 and inverse_iterations ≥ 0, got {substeps}, "
+                f"{inverse_iterations}."
             )
         if density == "exact" and method != "euler":
             raise ValueError(
@@ -84,6 +87,10 @@ class ODEStepper(nn.Module):
             )
         if method in ADAPTIVE_METHODS and (compile is not False or substeps > 1 or checkpoint):
             raise ValueError(f"ODEStepper: compile, substeps, checkpoint need {', '.join(TABLEAUS)}, got {method!r}.")
+        if checkpoint and any(isinstance(module, AutogradPotential) for module in bank.modules()):
+            raise ValueError(
+                "ODEStepper: checkpoint=True cannot recompute an AutogradPotential, as torch.func does not allow it."
+            )
         if adjoint and method not in ADAPTIVE_METHODS:
             raise ValueError(f"ODEStepper: adjoint is for {', '.join(ADAPTIVE_METHODS)}, got method={method!r}.")
         self.bank, self.method, self.substeps, self.density = bank, method, substeps, density
@@ -117,7 +124,8 @@ class ODEStepper(nn.Module):
             weights: An int, `[K]`, `[*, K]`, or a schedule `[T, *, K]` whose entry n acts between frames n and n + 1.
             steps: Number of frames T after the first.
             reverse: Go backwards: `z0` is taken as frame T and the path ends at frame 0.
-            start: Time of frame 0, in frames.
+            start: Time of frame 0, in frames: to go on from frame n of another path, or back to it, pass n, unless
+                the fields do not depend on time (`frequencies=0`).
             context: A vector per sample for a bank with `context_dim`.
             record: Keep what the losses need; False is faster for pictures and evaluation.
 
@@ -169,14 +177,12 @@ class ODEStepper(nn.Module):
         times = start + torch.arange(steps * points + 1, dtype=z.dtype, device=z.device) / points
         # Forwards, no stage of the last step need reach its end.
         last = len(times) - 1 if not (reverse or adaptive) and max(tableau.nodes) < 1 else len(times)
-        grid = self.bank.stack.on_grid(times[: max(1, last)], context, z.ndim - 1)
-        if selection is not None:
-            grid = grid.select(*selection)
+        grid = self.bank.stack.on_grid(times[: max(1, last)], context, z.ndim - 1, selection)
         if not record or reverse or substeps * len(tableau.nodes) > 1:
             grid = grid.folded()
         instants = grid.unbind(max(1, last))
         controls = controls.movedim((-2, -1), (1, 2))
-        if selection is None:
+        if selection is None and record:
             # In memory as `[T, K, P, *]`, as the ridge algebra and the losses read them, along the samples.
             controls = controls.contiguous()
         mixtures = controls.movedim((1, 2), (-2, -1)).unbind(0) if selection is None else [None] * steps
@@ -186,7 +192,7 @@ class ODEStepper(nn.Module):
         for n in reversed(range(steps)) if reverse else range(steps):
             index, sign = (points * (n + 1), -1) if reverse else (points * n, 1)
             if solver is not None:
-                first = instants[index].evaluate(z, mixtures[n]) if record else None
+                first = instants[index].evaluate(z, mixtures[n], divergence=False) if record else None
                 z, change = solver.advance(z, (times[index], times[index + sign]), mixtures[n])
             else:
                 frame = Frame(tableau, instants, index, sign, substeps, mixtures[n], self.density)
@@ -229,8 +235,7 @@ class ODEStepper(nn.Module):
         )
 
     def _initial_norm2(self, z: Tensor, start: Tensor, context: Tensor | None, selection: Selection | None) -> Tensor:
-        origin = self.bank.stack.at(torch.zeros_like(start), context)
-        return (origin if selection is None else origin.select(*selection)).gradient_norm2(z)
+        return self.bank.stack.at(torch.zeros_like(start), context, selection).gradient_norm2(z)
 
     def _solver(self, selection: Selection | None, context: Tensor | None) -> AdaptiveSolver:
         return AdaptiveSolver(

@@ -220,7 +220,7 @@ def rollout(clock: Clock, size: tuple[int, int, int], slow: bool, steps: int = 1
         # What no solver of these fields can avoid: from z to the units and back, as often as Euler steps. Each starts
         # where the last one ended, lest the compiler computes one for all.
         for _ in range(steps):
-            z = slope(weight @ z.T).T @ weight
+            z = slope(z @ weight.T) @ weight
         return z
 
     def fast(method: str) -> dict[str, Callable[[], object]]:

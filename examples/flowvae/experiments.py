@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from .rows import DATA_ARGS, Row, row, spikes_alone, tune
-from .searches import BEST_WITHOUT_LABELS, CHOSEN, SETTINGS
+from .searches import CHOSEN, SETTINGS, WHOLE
 
 METHODS = {
     "VAE": "vae",
@@ -90,11 +90,10 @@ def _search(title: str, data: str) -> Experiment:
 
 
 def _best(title: str, data: str) -> Experiment:
-    """The best settings of the search in whole trainings, of the baselines that the table has with the usual ones."""
-    found = {each.name: each for each in SETTINGS[data]}
-    rows = [row(name, found[name].method, data, **found[name].changes) for name in BEST_WITHOUT_LABELS[data]]
+    """Settings of the search in whole trainings, of the baselines that the table has with the usual ones."""
+    rows = [row(name, method, data, **own) for name, method, own in WHOLE[data]]
     return Experiment(
-        f"{title}: baselines that read no labels, each with the best settings of its search, in whole trainings",
+        f"{title}: baselines that read no labels, with settings of their searches, in whole trainings",
         rows,
         "ours",
         data,
