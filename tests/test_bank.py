@@ -434,9 +434,18 @@ class TestFirstCall:
         assert bank.dim is None
 
 
-def test_a_schedule_without_a_batch_is_told_how_to_get_one():
-    with pytest.raises(ValueError, match=r"weights\[:, None\].expand\(T, 8, 3\) for a \[T, 3\] schedule"):
-        ODEStepper(FlowBank(3, 4))(torch.randn(8, 4), torch.eye(3)[[0, 0, 2]], steps=3)
+@pytest.mark.parametrize("batch", [(8,), (2, 5)])
+def test_a_schedule_without_a_batch_is_told_how_to_get_one(batch):
+    stepper, z, weights = ODEStepper(FlowBank(3, 4)), torch.randn(*batch, 4), torch.eye(3)[[0, 0, 2]]
+    with pytest.raises(ValueError, match="Nothing is broadcast; for one schedule for the whole batch use ") as error:
+        stepper(z, weights, steps=3)
+    remedy = eval(str(error.value).split(" use ")[-1].rstrip("."), {"weights": weights})
+    assert stepper(z, remedy, steps=3).weights.shape == (3, *batch, 3)
+
+
+def test_weights_that_are_no_schedule_are_told_of_none():
+    with pytest.raises(ValueError, match=r"expected weights of shape \(3,\) or \(8, 3\) .* use weights.expand"):
+        FlowBank(3, 4)(0.0, torch.randn(8, 4), torch.randn(5, 3))
 
 
 def test_a_bank_shows_what_tells_its_architecture():

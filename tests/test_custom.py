@@ -189,8 +189,11 @@ def test_a_velocity_with_dropout_has_paths_without_density():
         def forward(self, t, z):
             return nn.functional.dropout(z, 0.5)
 
-    path = ODEStepper(FlowBank([Dropped()]), density=None)(torch.ones(64, 4), 0, steps=1)
-    assert {float(x) for x in path.z[-1].unique()} == {1.0, 3.0}
+    z, one = torch.ones(64, 4), torch.tensor([1.0, 0.0])
+    for fields, weights in (([Dropped()], 0), ([Dropped(), PotentialFlowField(4)], one)):
+        path = ODEStepper(FlowBank(fields), density=None)(z, weights, steps=1)
+        assert {float(x) for x in path.z[-1].unique()} == {1.0, 3.0}
+        assert (path.gradient_norm2[..., 0] == 0).all()
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("rotational", False), ("helmholtz", True)])
@@ -198,6 +201,13 @@ def test_a_field_of_a_bank_has_a_potential_if_its_bank_does(kind, expected):
     rotations = FlowBank(2, 4, kind=kind)
     assert FlowBank([*rotations, PotentialFlowField(4)]).stack.potentials == (expected, expected, True)
     assert rotations.bind(torch.ones(2)).has_potential == expected
+
+
+def test_the_rotation_of_a_field_alone_has_no_potential():
+    double = FlowBank(2, 4, control="double")
+    assert [double.bind(k).has_potential for k in range(4)] == [True, True, False, False]
+    path = ODEStepper(FlowBank([double.bind(3)]))(torch.randn(5, 4), 0, steps=2)
+    assert (path.active == 0).all()
 
 
 def test_steps_of_a_network_as_a_potential_cannot_be_recomputed():

@@ -477,19 +477,19 @@ def test_what_a_table_took_was_searched_and_leaves_the_published_sizes_alone(dat
 
 
 @pytest.mark.parametrize("data", WHOLE)
-def test_whole_trainings_are_of_the_best_settings_of_every_baseline_without_labels(data):
-    rows = read_rows(EXAMPLES.parent / "docs" / "results" / f"{data}_baseline_search.csv")
+def test_whole_trainings_that_were_run_are_of_the_best_settings_of_every_baseline_without_labels(data):
+    results = EXAMPLES.parent / "docs" / "results"
     errors = {
         name: sum(value for key, (value,) in found.items() if key.endswith(": relative error"))
-        for name, found in rows.items()
+        for name, found in read_rows(results / f"{data}_baseline_search.csv").items()
     }
+    run = set(read_rows(results / f"{data}_best_baselines.csv"))
+    assert run <= {setting.name for setting in WHOLE[data]}
     for method in ("vae", "beta_vae", "factor_vae", "slow_vae", "tvae"):
-        searched = [s for s in SETTINGS[data] if s.method == method]
-        whole = [s for s in WHOLE[data] if s.method == method]
+        searched = sorted((s.name for s in SETTINGS[data] if s.method == method), key=errors.__getitem__)
         assert len(searched) >= 10
-        assert len(whole) == {"mnist": len(searched), "shapes3d": 1}[data]
-        best = sorted(searched, key=lambda s: errors[s.name])[: len(whole)]
-        assert {s.name for s in whole} == {s.name for s in best}
+        whole = [name for name in searched if name in run]
+        assert whole == searched[: {"mnist": 8, "shapes3d": 1}[data]]
     assert [r.name for r in EXPERIMENTS[f"{data}_best_baselines"].rows] == [s.name for s in WHOLE[data]]
 
 

@@ -196,11 +196,14 @@ class FlowBank(nn.Module):
         shapes = [allowed[form] for form in forms]
         # Number of axes first: an export with a dynamic batch would take their comparison for a rule about its size.
         if not any(weights.ndim == len(shape) and tuple(weights.shape) == shape for shape in shapes):
-            names = ", ".join(["T"] * (len(shapes[-1]) > len(batch) + 1) + [*map(str, batch), str(last)])
+            remedy = "use weights.expand(...)."
+            if tuple(weights.shape) == (steps, last):
+                missing, whole = ", ".join([":", *["None"] * len(batch)]), ", ".join(map(str, (steps, *batch, last)))
+                remedy = f"for one schedule for the whole batch use weights[{missing}].expand({whole})."
+            expected = " or ".join(dict.fromkeys(map(str, shapes)))
             raise ValueError(
-                f"FlowBank: expected weights of shape {' or '.join(map(str, shapes))} for {last} controls and z of "
-                f"shape {tuple(z.shape)}, got {tuple(weights.shape)}. Nothing is broadcast: give the axes that are "
-                f"missing, as in weights[:, None].expand({names}) for a [T, {last}] schedule of a whole batch."
+                f"FlowBank: expected weights of shape {expected} for {last} controls and z of shape "
+                f"{tuple(z.shape)}, got {tuple(weights.shape)}. Nothing is broadcast; {remedy}"
             )
         if weights.device != z.device:
             raise ValueError(f"FlowBank: expected weights on {z.device}, got {weights.device}. Use weights.to(z).")
@@ -228,7 +231,9 @@ class BoundField(SnapshotField):
     def has_potential(self) -> bool:
         """Whether it is a gradient, at least in part."""
         potentials = self.bank.stack.potentials
-        return potentials[self.weights.field] if isinstance(self.weights, Selection) else any(potentials)
+        if isinstance(self.weights, Selection):
+            return potentials[self.weights.field] and self.weights.part != 1
+        return any(potentials)
 
     def __init__(self, bank: FlowBank, weights: Tensor | Selection) -> None:
         super().__init__()

@@ -14,7 +14,8 @@ class ModuleField(FlowField):
     """Any module `v(t, z) -> [*, D]` as a field.
 
     Its divergence and Jacobian follow by `torch.func`: samples must not depend on each other (no batch normalisation in
-    training mode), and no random numbers be drawn (no dropout). In a stepper the time is a scalar tensor.
+    training mode), and no random numbers be drawn (no dropout), unless a stepper has `density=None` and goes forwards.
+    In a stepper the time is a scalar tensor.
 
     Args:
         module: Called as `module(t, z)`; it may take a third argument, the context.
@@ -107,13 +108,21 @@ class FieldSnapshot(NamedTuple):
 
     def evaluate(self, z: Tensor, controls: Tensor | None, divergence: bool = True) -> Evaluation:
         """Velocity, divergence if wanted, and what the losses need."""
-        if not (divergence or any(field.has_potential for field in self.fields)):
-            none = z.new_zeros(len(self.fields), *z.shape[:-1])
-            return Evaluation(self.velocity(z, controls), None, none, none)
-        jet = self.jet(z)
-        norm2 = jet.gradient.square().sum(-1)
-        mixed = _mix(jet.velocity, controls, 1), _mix(jet.laplacian, controls, 0)
-        return Evaluation(*mixed, jet.time_derivative.movedim(-1, 0), norm2.movedim(-1, 0))
+        zero = z.new_zeros(z.shape[:-1])
+
+        def jet(field: Any) -> Jet:
+            if divergence or field.has_potential:
+                return field.jet(self.t, z, *self._extra())
+            return Jet(zero, field(self.t, z, *self._extra()), zero, zero, torch.zeros_like(z))
+
+        jets = [jet(field) for field in self.fields]
+        stacked = Jet(*(torch.stack(parts, z.ndim - 1) for parts in zip(*jets, strict=True)))
+        return Evaluation(
+            _mix(stacked.velocity, controls, 1),
+            _mix(stacked.laplacian, controls, 0) if divergence else None,
+            stacked.time_derivative.movedim(-1, 0),
+            stacked.gradient.square().sum(-1).movedim(-1, 0),
+        )
 
     def gradient_norm2(self, z: Tensor) -> Tensor:
         r"""$\|\nabla u_k\|^2$ of every field, zero for fields without a potential."""

@@ -1,5 +1,6 @@
 """Integration of a bank: frames of a path, its density, and what the losses need, computed once."""
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -76,9 +77,10 @@ class ODEStepper(nn.Module):
             raise TypeError(f"ODEStepper: expected a FlowBank, got {type(bank).__name__}. Wrap it: FlowBank([field]).")
         check_choice("ODEStepper", "method", method, (*TABLEAUS, *ADAPTIVE_METHODS))
         check_choice("ODEStepper", "density", density, ("trace", "exact", None))
-        if not isinstance(substeps, int) or substeps < 1 or inverse_iterations < 0:
+        whole = isinstance(substeps, Integral) and isinstance(inverse_iterations, Integral)
+        if not whole or substeps < 1 or inverse_iterations < 0:
             raise ValueError(
-                f"ODEStepper: expected whole substeps ≥ 1 and inverse_iterations ≥ 0, got {substeps}, "
+                f"ODEStepper: expected whole numbers, substeps ≥ 1 and inverse_iterations ≥ 0, got {substeps}, "
                 f"{inverse_iterations}."
             )
         if density == "exact" and method != "euler":
