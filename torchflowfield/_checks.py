@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -140,3 +141,42 @@ def check_steps(owner: str, steps: int) -> None:
     """Raise unless there is a step."""
     if steps < 1:
         raise ValueError(f"{owner}: expected at least one step, got {steps}.")
+
+
+def check_counts(owner: str, substeps: object, inverse_iterations: object) -> None:
+    """Raise unless both are whole numbers, of at least one step and of no iteration or more."""
+    whole = isinstance(substeps, Integral) and isinstance(inverse_iterations, Integral)
+    if not whole or substeps < 1 or inverse_iterations < 0:  # type: ignore[operator]
+        raise ValueError(
+            f"{owner}: expected whole numbers, substeps ≥ 1 and inverse_iterations ≥ 0, got {substeps}, "
+            f"{inverse_iterations}."
+        )
+
+
+def check_weights(
+    owner: str, weights: Tensor, z: Tensor, shapes: list[tuple[int | None, ...]], steps: int | None
+) -> None:
+    """Raise unless the weights of a bank are finite, in one of the `shapes`, and on the device of `z`."""
+    controls = shapes[0][-1]
+    if not isinstance(weights, Tensor) or not weights.is_floating_point():
+        got = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
+        raise TypeError(
+            f"{owner}: expected weights to be one int or a floating-point tensor, got {got}. For one field pass "
+            f"int(k), for one per sample torch.nn.functional.one_hot(k, {controls}).float(), for a mixture "
+            f"torch.tensor([...])."
+        )
+    # Number of axes first: an export with a dynamic batch would take their comparison for a rule about its size.
+    if not any(weights.ndim == len(shape) and tuple(weights.shape) == shape for shape in shapes):
+        remedy = "use weights.expand(...)."
+        if tuple(weights.shape) == (steps, controls):
+            batch = z.shape[:-1]
+            missing, whole = ", ".join([":", *["None"] * len(batch)]), ", ".join(map(str, (steps, *batch, controls)))
+            remedy = f"for one schedule for the whole batch use weights[{missing}].expand({whole})."
+        expected = " or ".join(dict.fromkeys(map(str, shapes)))
+        raise ValueError(
+            f"{owner}: expected weights of shape {expected} for {controls} controls and z of shape "
+            f"{tuple(z.shape)}, got {tuple(weights.shape)}. Nothing is broadcast; {remedy}"
+        )
+    if weights.device != z.device:
+        raise ValueError(f"{owner}: expected weights on {z.device}, got {weights.device}. Use weights.to(z).")
+    check_finite(owner, "weights", weights)

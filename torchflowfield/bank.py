@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchflowfield._checks import as_time, check_choice, check_context, check_finite, check_latent
+from torchflowfield._checks import as_time, check_choice, check_context, check_latent, check_weights
 from torchflowfield.custom import FieldStack
 from torchflowfield.fields import Snapshot, SnapshotField
 from torchflowfield.interface import Jet, Selection, Time
@@ -184,30 +184,9 @@ class FlowBank(nn.Module):
 
     def controls(self, weights: Tensor, z: Tensor, forms: tuple[str, ...], steps: int | None = None) -> Tensor:
         """Checked weights as coefficients `[..., K, P]`, P = 2 with double control; `forms` are the shapes allowed."""
-        if not isinstance(weights, Tensor) or not weights.is_floating_point():
-            got = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
-            raise TypeError(
-                f"FlowBank: expected weights to be one int or a floating-point tensor, got {got}. For one field pass "
-                f"int(k), for one per sample torch.nn.functional.one_hot(k, {self.num_controls}).float(), for a "
-                f"mixture torch.tensor([...])."
-            )
-        batch, last = tuple(z.shape[:-1]), self.num_controls
-        allowed = {"K": (last,), "*batch K": (*batch, last), "T *batch K": (steps, *batch, last)}
-        shapes = [allowed[form] for form in forms]
-        # Number of axes first: an export with a dynamic batch would take their comparison for a rule about its size.
-        if not any(weights.ndim == len(shape) and tuple(weights.shape) == shape for shape in shapes):
-            remedy = "use weights.expand(...)."
-            if tuple(weights.shape) == (steps, last):
-                missing, whole = ", ".join([":", *["None"] * len(batch)]), ", ".join(map(str, (steps, *batch, last)))
-                remedy = f"for one schedule for the whole batch use weights[{missing}].expand({whole})."
-            expected = " or ".join(dict.fromkeys(map(str, shapes)))
-            raise ValueError(
-                f"FlowBank: expected weights of shape {expected} for {last} controls and z of shape "
-                f"{tuple(z.shape)}, got {tuple(weights.shape)}. Nothing is broadcast; {remedy}"
-            )
-        if weights.device != z.device:
-            raise ValueError(f"FlowBank: expected weights on {z.device}, got {weights.device}. Use weights.to(z).")
-        check_finite("FlowBank", "weights", weights)
+        allowed = {"K": (), "*batch K": z.shape[:-1], "T *batch K": (steps, *z.shape[:-1])}
+        shapes = [(*allowed[form], self.num_controls) for form in forms]
+        check_weights("FlowBank", weights, z, shapes, steps)
         weights = weights.to(z.dtype)
         if self.control == "double":
             return weights.unflatten(-1, (2, self.K)).transpose(-1, -2)

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchflowfield.interface import FlowField, Jet, Selection, Time, log_det_euler
-from torchflowfield.ridge import Evaluation
+from torchflowfield.interface import Evaluation, FlowField, Jet, Selection, Time, log_det_euler
 
 
 class ModuleField(FlowField):

@@ -35,6 +35,15 @@ class Jet(NamedTuple):
     gradient: Tensor
 
 
+class Evaluation(NamedTuple):
+    """A mixture at one time: `velocity [*, D]`, `divergence [*]` if wanted; the rest of each field, `[K, *]`."""
+
+    velocity: Tensor
+    divergence: Tensor | None
+    time_derivative: Tensor
+    gradient_norm2: Tensor
+
+
 class FlowField(nn.Module):
     r"""A vector field $v(t, z)$ on latent space: the interface of all fields.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchflowfield.activations import ACTIVATIONS, activate
-from torchflowfield.interface import Jet, log_det_euler
+from torchflowfield.interface import Evaluation, Jet, log_det_euler
 from torchflowfield.layout import (
     Layout,
     autocasts,
@@ -24,15 +24,6 @@ from torchflowfield.layout import (
     transposed_product,
     units_last,
 )
-
-
-class Evaluation(NamedTuple):
-    """A mixture at one time: `velocity [*, D]`, `divergence [*]` if wanted; the rest of each field, `[K, *]`."""
-
-    velocity: Tensor
-    divergence: Tensor | None
-    time_derivative: Tensor
-    gradient_norm2: Tensor
 
 
 class RidgeSnapshot(NamedTuple):

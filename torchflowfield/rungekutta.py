@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from torchflowfield.fields import Snapshot
-from torchflowfield.ridge import Evaluation
+from torchflowfield.interface import Evaluation
 
 
 class Tableau(NamedTuple):

@@ -1,6 +1,5 @@
 """Integration of a bank: frames of a path, its density, and what the losses need, computed once."""
 
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -8,14 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from torchflowfield._checks import as_time, check_choice, check_length
+from torchflowfield._checks import as_time, check_choice, check_counts, check_length
 from torchflowfield.adaptive import ADAPTIVE_METHODS, AdaptiveSolver
 from torchflowfield.autograd import AutogradPotential
 from torchflowfield.bank import FlowBank, Weights
 from torchflowfield.compiled import CompiledRollout
-from torchflowfield.interface import Selection
+from torchflowfield.interface import Evaluation, Selection
 from torchflowfield.path import FlowPath
-from torchflowfield.ridge import Evaluation
 from torchflowfield.rungekutta import TABLEAUS, Frame
 
 
@@ -77,12 +75,7 @@ class ODEStepper(nn.Module):
             raise TypeError(f"ODEStepper: expected a FlowBank, got {type(bank).__name__}. Wrap it: FlowBank([field]).")
         check_choice("ODEStepper", "method", method, (*TABLEAUS, *ADAPTIVE_METHODS))
         check_choice("ODEStepper", "density", density, ("trace", "exact", None))
-        whole = isinstance(substeps, Integral) and isinstance(inverse_iterations, Integral)
-        if not whole or substeps < 1 or inverse_iterations < 0:
-            raise ValueError(
-                f"ODEStepper: expected whole numbers, substeps ≥ 1 and inverse_iterations ≥ 0, got {substeps}, "
-                f"{inverse_iterations}."
-            )
+        check_counts("ODEStepper", substeps, inverse_iterations)
         if density == "exact" and method != "euler":
             raise ValueError(
                 f"ODEStepper: density='exact' is that of the Euler map; use density='trace' with {method!r}."
@@ -223,7 +216,9 @@ class ODEStepper(nn.Module):
                 "gradient_norm2": _stack([r.gradient_norm2 for r in records], active, z).movedim(1, -1),
                 "initial_norm2": records[0].gradient_norm2.movedim(0, -1)
                 if at_zero
-                else self._initial_norm2(frames[-1 if reverse else 0], start, context, selection),
+                else self.bank.stack.at(torch.zeros_like(start), context, selection).gradient_norm2(
+                    frames[-1 if reverse else 0]
+                ),
                 "kinetic": 0.5 * _stack([r.velocity for r in records], z.expand(steps, *z.shape), z).square().sum(-1),
             }
         # In one go: PyTorch 2.11 compiles no function that returns what `_replace` made.
@@ -235,9 +230,6 @@ class ODEStepper(nn.Module):
             field=None if selection is None else selection.field,
             **recorded,
         )
-
-    def _initial_norm2(self, z: Tensor, start: Tensor, context: Tensor | None, selection: Selection | None) -> Tensor:
-        return self.bank.stack.at(torch.zeros_like(start), context, selection).gradient_norm2(z)
 
     def _solver(self, selection: Selection | None, context: Tensor | None) -> AdaptiveSolver:
         return AdaptiveSolver(
