@@ -214,6 +214,19 @@ def test_a_potential_by_autograd_goes_through_the_adjoint():
     assert bank.stack.fields[0].network.linear.weight.grad.abs().min() > 0
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_perturbed_steps_of_torchdiffeq_keep_to_one_entry_of_a_bound_schedule(reverse):
+    bank, z = randomize(FlowBank(2, 3, width=4, frequencies=0), 0.4), torch.randn(5, 3)
+    weights = torch.randn(3, 5, 2)
+    path = ODEStepper(bank, "rk4", substeps=8, inverse_iterations=0)(z, weights, steps=3, reverse=reverse)
+    times = torch.arange(4.0).flip(0) if reverse else torch.arange(4.0)
+    field = bank.bind(weights)
+    jumps = torchdiffeq.odeint(field, z, times, method="rk4", options={"step_size": 1 / 8, "perturb": True})
+    close(jumps, path.z, rtol=1e-5, atol=1e-5)
+    wrong = torchdiffeq.odeint(field, z, times, method="rk4", options={"step_size": 1 / 8})
+    assert (wrong - path.z).abs().max() > 1e-3
+
+
 def test_a_bound_bank_goes_through_the_adjoint_of_torchdiffeq():
     bank, z = randomize(FlowBank(2, 3, width=4), 0.5), torch.randn(5, 3)
     solution = torchdiffeq.odeint_adjoint(bank.bind(torch.tensor([1.0, 0.5])), z, torch.arange(3.0))

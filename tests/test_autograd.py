@@ -144,7 +144,7 @@ def test_a_network_with_a_trailing_axis_is_an_error():
 
 
 def test_no_probe_is_an_error():
-    with pytest.raises(ValueError, match="at least one probe, got 0"):
+    with pytest.raises(ValueError, match="probes to be a whole number of at least 1, got 0"):
         AutogradPotential(nn.Identity(), probes=0)
 
 

@@ -360,7 +360,7 @@ class TestErrors:
             FlowBank(2, 4, kind=kind, control="double")
 
     def test_sizes_below_one(self):
-        with pytest.raises(ValueError, match="expected K to be at least 1, got 0"):
+        with pytest.raises(ValueError, match="expected K to be a whole number of at least 1, got 0"):
             FlowBank(0, 4)
 
     def test_a_context_where_there_is_none(self):
@@ -374,7 +374,7 @@ def test_a_bank_on_the_meta_device_gives_shapes():
     assert bank(0.0, z, torch.ones(2, device="meta")).shape == (5, 4)
 
 
-@pytest.mark.parametrize("fields", [3.0, PotentialFlowField(4), [FlowBank(2, 4)]])
+@pytest.mark.parametrize("fields", [3.0, "3", ["potential"], PotentialFlowField(4), [FlowBank(2, 4)]])
 def test_what_is_neither_a_number_nor_a_list_of_fields_is_refused(fields, without_hook):
     with pytest.raises(TypeError, match="number of fields or a list of modules"):
         FlowBank(fields)

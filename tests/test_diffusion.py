@@ -73,10 +73,15 @@ def test_the_prior_takes_the_path_of_a_stepper():
     assert DiffusionPrior(3)(path).shape == (7, 5)
 
 
-@pytest.mark.parametrize(("K", "diffusion"), [(0, 0.1), (2, 0.0), (2, -1.0), (2, math.nan)])
-def test_bad_sizes_are_errors(K, diffusion):
-    with pytest.raises(ValueError, match=f"expected K ≥ 1 and diffusion > 0, got {K} and {diffusion}"):
-        DiffusionPrior(K, diffusion=diffusion)
+@pytest.mark.parametrize("diffusion", [0.0, -1.0, math.nan])
+def test_a_coefficient_that_is_not_positive_is_an_error(diffusion):
+    with pytest.raises(ValueError, match=f"expected diffusion > 0, got {diffusion}"):
+        DiffusionPrior(2, diffusion=diffusion)
+
+
+def test_no_coefficient_is_an_error():
+    with pytest.raises(ValueError, match="expected K to be a whole number of at least 1, got 0"):
+        DiffusionPrior(0)
 
 
 def test_another_number_of_coefficients_is_refused():

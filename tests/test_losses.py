@@ -347,3 +347,9 @@ def test_a_prior_that_sums_over_other_axes_is_an_error(axes):
     path = ODEStepper(FlowBank(2, 4))(torch.randn(5, 4), 0, steps=3)
     with pytest.raises(ValueError, match=r"PathKL: expected Prior to return one log-density per frame and sample"):
         PathKL(Prior())(path, torch.zeros(5))
+
+
+@pytest.mark.parametrize("loss", [DynamicOTLoss(), lambda z: PathKL(DiffusionPrior(2))(z, torch.zeros(5))])
+def test_codes_in_place_of_a_path_are_refused(loss, without_hook):
+    with pytest.raises(TypeError, match="expected the path that an ODEStepper returns, got Tensor"):
+        loss(torch.randn(3, 5, 4))

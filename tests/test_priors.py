@@ -258,7 +258,7 @@ class TestSlabs:
 
 class TestErrors:
     def test_no_field(self):
-        with pytest.raises(ValueError, match="SpikeSlabPrior: expected K ≥ 1, got 0"):
+        with pytest.raises(ValueError, match="SpikeSlabPrior: expected K to be a whole number of at least 1, got 0"):
             SpikeSlabPrior(0)
 
     @pytest.mark.parametrize("name", ["on", "keep", "switch_on", "switch_off"])

@@ -117,13 +117,13 @@ def test_a_lazy_stack_materializes_in_the_dtype_it_was_moved_to():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fields": 0}, "expected K to be at least 1, got 0"),
-        ({"dim": 0}, "expected dim to be at least 1, got 0"),
-        ({"width": 0}, "expected width to be at least 1, got 0"),
+        ({"fields": 0}, "expected K to be a whole number of at least 1, got 0"),
+        ({"dim": 0}, "expected dim to be a whole number of at least 1, got 0"),
+        ({"width": 0}, "expected width to be a whole number of at least 1, got 0"),
         ({"kind": "curly"}, "expected kind to be one of 'potential', 'rotational', 'helmholtz', got 'curly'"),
         ({"activation": "relu"}, "expected activation to be one of 'logcosh', 'cos', 'softplus', got 'relu'"),
-        ({"frequencies": -1}, "expected frequencies and context_dim ≥ 0, got -1, 0"),
-        ({"context_dim": -1}, "expected frequencies and context_dim ≥ 0, got 2, -1"),
+        ({"frequencies": -1}, "expected frequencies to be a whole number of at least 0, got -1"),
+        ({"context_dim": -1}, "expected context_dim to be a whole number of at least 0, got -1"),
         ({"convex": True}, "convex=True needs kind='potential'.*got kind='helmholtz'"),
         ({"convex": True, "kind": "potential", "activation": "cos"}, "a convex activation.*got.*activation='cos'"),
         ({"dim": 1}, "a rotation needs at least two axes, got dim=1"),
@@ -135,6 +135,14 @@ def test_bad_sizes_and_choices_are_errors(options, message, request):
         request.getfixturevalue("without_hook")
     with pytest.raises(ValueError, match=message):
         ridge_stack(**options)
+
+
+@pytest.mark.parametrize("name", ["fields", "dim", "width", "frequencies", "context_dim"])
+@pytest.mark.parametrize("value", [2.5, "2", True])
+def test_a_size_that_is_no_whole_number_is_an_error(name, value, without_hook):
+    shown = {"fields": "K"}.get(name, name)
+    with pytest.raises(ValueError, match=f"expected {shown} to be a whole number of at least [01], got {value!r}"):
+        ridge_stack(**{name: value})
 
 
 def test_a_lazy_rotation_refuses_a_line():

@@ -354,8 +354,8 @@ class TestErrors:
                 "expected method to be one of 'euler', 'midpoint', 'rk4', 'dopri5'.*got 'leapfrog'",
             ),
             ({"density": "both"}, "expected density to be one of 'trace', 'exact', None, got 'both'"),
-            ({"substeps": 0}, "expected whole numbers, substeps ≥ 1 and inverse_iterations ≥ 0, got 0, 5"),
-            ({"inverse_iterations": -1}, "expected whole numbers, substeps ≥ 1 and inverse_iterations ≥ 0, got 1, -1"),
+            ({"substeps": 0}, "expected substeps to be a whole number of at least 1, got 0"),
+            ({"inverse_iterations": -1}, "expected inverse_iterations to be a whole number of at least 0, got -1"),
             ({"method": "rk4", "density": "exact"}, "density='exact' is that of the Euler map; use.*with 'rk4'"),
             (
                 {"method": "dopri5", "compile": True},
@@ -506,9 +506,9 @@ def test_a_field_by_itself_is_refused(without_hook):
         ODEStepper(PotentialFlowField(4))
 
 
-@pytest.mark.parametrize(("name", "got"), [("substeps", "1.5, 5"), ("inverse_iterations", "1, 1.5")])
-def test_half_a_step_is_refused(without_hook, name, got):
-    with pytest.raises(ValueError, match=f"expected whole numbers, substeps ≥ 1 and inverse_iterations ≥ 0, got {got}"):
+@pytest.mark.parametrize("name", ["substeps", "inverse_iterations"])
+def test_half_a_step_is_refused(without_hook, name):
+    with pytest.raises(ValueError, match=f"expected {name} to be a whole number of at least ., got 1.5"):
         ODEStepper(FlowBank(2, 4), **{name: 1.5})
 
 

@@ -38,7 +38,7 @@ def test_the_frequencies_move_with_the_module():
 
 
 def test_no_frequency_is_an_error():
-    with pytest.raises(ValueError, match="at least one frequency, got 0"):
+    with pytest.raises(ValueError, match="frequencies to be a whole number of at least 1, got 0"):
         FourierTime(0)
 
 

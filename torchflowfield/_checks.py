@@ -7,6 +7,8 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from torchflowfield.path import FlowPath
+
 
 def check_latent(owner: str, z: Tensor, dim: int | None, like: Tensor) -> None:
     """Raise unless `z` is a floating `[*, dim]` tensor with the dtype and device of the parameter `like`."""
@@ -143,14 +145,17 @@ def check_steps(owner: str, steps: int) -> None:
         raise ValueError(f"{owner}: expected at least one step, got {steps}.")
 
 
-def check_counts(owner: str, substeps: object, inverse_iterations: object) -> None:
-    """Raise unless both are whole numbers, of at least one step and of no iteration or more."""
-    whole = isinstance(substeps, Integral) and isinstance(inverse_iterations, Integral)
-    if not whole or substeps < 1 or inverse_iterations < 0:  # type: ignore[operator]
-        raise ValueError(
-            f"{owner}: expected whole numbers, substeps ≥ 1 and inverse_iterations ≥ 0, got {substeps}, "
-            f"{inverse_iterations}."
-        )
+def check_whole(owner: str, least: int = 1, /, **numbers: object) -> None:
+    """Raise unless all `numbers`, each given by its name, are whole and not below `least`."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{owner}: expected {name} to be a whole number of at least {least}, got {value!r}.")
+
+
+def check_path(owner: str, path: object) -> None:
+    """Raise unless it is what an `ODEStepper` returns."""
+    if not isinstance(path, FlowPath):
+        raise TypeError(f"{owner}: expected the path that an ODEStepper returns, got {type(path).__name__}.")
 
 
 def check_weights(

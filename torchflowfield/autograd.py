@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchflowfield._checks import as_time
+from torchflowfield._checks import as_time, check_whole
 from torchflowfield.interface import FlowField, Jet, Time
 
 
@@ -49,8 +49,7 @@ class AutogradPotential(FlowField):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if probes < 1:
-            raise ValueError(f"AutogradPotential: expected at least one probe, got {probes}.")
+        check_whole("AutogradPotential", probes=probes)
         self.network, self.exact_dim, self.probes, self.generator = network, exact_dim, probes, generator
 
     def __deepcopy__(self, memo: dict[int, object]) -> "AutogradPotential":

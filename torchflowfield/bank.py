@@ -84,7 +84,7 @@ class FlowBank(nn.Module):
             )  # fmt: skip
         else:
             fields = list(K) if isinstance(K, Iterable) else [self]
-            if any(isinstance(field, FlowBank) for field in fields):
+            if any(isinstance(field, FlowBank) or not isinstance(field, nn.Module) for field in fields):
                 raise TypeError(f"FlowBank: expected a number of fields or a list of modules, got {type(K).__name__}.")
             given = (dim, width, kind, control, activation, convex, frequencies, period, context_dim)
             if given != _DEFAULTS:
@@ -130,8 +130,9 @@ class FlowBank(nn.Module):
     def bind(self, weights: Weights) -> "BoundField":
         """The mixture with these weights as a field of `(t, z)`: it goes straight into `torchdiffeq.odeint`.
 
-        A schedule `[T, *, K]` is held constant over each frame: entry n acts from frame n to n + 1. For a gradient of
-        the weights tell `odeint_adjoint` of them: `adjoint_params=(*field.parameters(), weights)`.
+        A schedule `[T, *, K]` is held constant over each frame: entry n acts from frame n to n + 1. Pass a solver of
+        fixed steps `options={"perturb": True}`, so that it takes either side of a jump. For a gradient of the weights
+        tell `odeint_adjoint` of them: `adjoint_params=(*field.parameters(), weights)`.
         """
         return BoundField(self, self.select(weights) if isinstance(weights, int) else weights)
 

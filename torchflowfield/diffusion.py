@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchflowfield._checks import check_whole
 from torchflowfield.path import FlowPath
 
 
@@ -36,8 +37,9 @@ class DiffusionPrior(nn.Module):
 
     def __init__(self, K: int, *, diffusion: float = 0.01, learnable: bool = True) -> None:
         super().__init__()
-        if K < 1 or not diffusion > 0:
-            raise ValueError(f"DiffusionPrior: expected K ≥ 1 and diffusion > 0, got {K} and {diffusion}.")
+        check_whole("DiffusionPrior", K=K)
+        if not diffusion > 0:
+            raise ValueError(f"DiffusionPrior: expected diffusion > 0, got {diffusion}.")
         raw = torch.full((K,), diffusion + math.log(-math.expm1(-diffusion)))
         self.raw = nn.Parameter(raw, requires_grad=learnable)
 

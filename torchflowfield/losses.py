@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchflowfield._checks import check_choice
+from torchflowfield._checks import check_choice, check_path
 from torchflowfield.stepper import FlowPath
 
 _NOT_RECORDED = "DynamicOTLoss: expected a recorded path. Call the stepper with record=True."
@@ -96,6 +96,7 @@ class DynamicOTLoss(nn.Module):
 
         Raises:
             ValueError: If the path was made with `record=False` or has no steps, or the forcing does not fit it.
+            TypeError: For anything but a path, such as its codes alone.
         """
         residual = self.residual(path)
         if path.active is None or path.initial_norm2 is None or path.kinetic is None:
@@ -112,6 +113,7 @@ class DynamicOTLoss(nn.Module):
 
     def residual(self, path: FlowPath) -> Float[Tensor, "steps *batch fields"]:
         r"""$\partial u / \partial t + \frac{1}{2}\|\nabla u\|^2 - f$ per step, sample and field."""
+        check_path("DynamicOTLoss", path)
         if path.time_derivative is None or path.gradient_norm2 is None:
             raise ValueError(_NOT_RECORDED)
         if len(path.z) < 2:
@@ -167,7 +169,9 @@ class PathKL(nn.Module):
         Raises:
             ValueError: If the path carries no density, or the prior returns anything but one number per frame and
                 sample.
+            TypeError: For anything but a path, such as its codes alone.
         """
+        check_path("PathKL", path)
         log_q, log_p = path.log_prob(log_prob0), self.prior(path)
         if log_p.shape != log_q.shape:
             raise ValueError(

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, constraints, transform_to
 from torch.nn import functional as F
 
-from torchflowfield._checks import check_choice, check_features, check_finite, check_temperature, holds, validates
+from torchflowfield._checks import (
+    check_choice,
+    check_features,
+    check_finite,
+    check_temperature,
+    check_whole,
+    holds,
+    validates,
+)
 from torchflowfield.priors import SpikeSlab
 from torchflowfield.spikes import at_least_float32, coefficients, most_probable, relaxed, sample_not_all_zero
 
@@ -72,8 +80,7 @@ class FlowSelector(nn.Module):
 
     def __init__(self, in_features: int, K: int) -> None:
         super().__init__()
-        if K < 1:
-            raise ValueError(f"FlowSelector: expected K ≥ 1, got {K}.")
+        check_whole("FlowSelector", K=K)
         self.K = K
         self.head = nn.Linear(in_features, K)
 
@@ -148,21 +155,21 @@ class SpikeSlabPosterior(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("SpikeSlabPosterior", "control", control, ("single", "double"))
-        if K < 1:
-            raise ValueError(f"SpikeSlabPosterior: expected K ≥ 1, got {K}.")
+        check_whole("SpikeSlabPosterior", K=K)
         if slab is not None and not slab.has_rsample:
             raise TypeError(f"SpikeSlabPosterior: slabs need reparameterised samples, which {slab.__name__} lacks.")
         if slab is not None and not isinstance(slab.arg_constraints, dict):
             raise TypeError(
                 f"SpikeSlabPosterior: slabs need arguments free of each other, which {slab.__name__} lacks."
             )
-        self.K, self.control, self.hard, self.slab_range = K, control, hard, slab_range
-        self.slab_family = slab
+        self.K, self.control, self.hard, self.slab_family = K, control, hard, slab
         self.spike_head = nn.Linear(in_features, self.num_controls)
         self.enabled: Tensor
         self.register_buffer("enabled", torch.ones(self.num_controls, dtype=torch.bool))
         arguments: dict[str, Any] = {} if slab is None else dict(slab.arg_constraints)
         self.slab_constraints = {n: c for n, c in arguments.items() if c is not constraints.dependent}
+        if "loc" in self.slab_constraints:
+            self.slab_constraints["loc"] = constraints.interval(*slab_range)
         size = in_features if slab_features is None else slab_features
         self.slab_head = nn.Linear(size, K * len(self.slab_constraints)) if slab is not None else None
         if self.slab_head is not None:
@@ -231,13 +238,8 @@ class SpikeSlabPosterior(nn.Module):
         self.enabled[control] = False
 
     def _slab(self, raw: Tensor) -> Distribution:
-        low, high = self.slab_range
-        values = {}
-        for i, (name, constraint) in enumerate(self.slab_constraints.items()):
-            if name == "loc":
-                values[name] = low + (high - low) * raw[..., i].sigmoid()
-            else:
-                values[name] = transform_to(constraint)(raw[..., i])
+        known = enumerate(self.slab_constraints.items())
+        values = {name: transform_to(constraint)(raw[..., i]) for i, (name, constraint) in known}
         return self.slab_family(**values, validate_args=validates(raw))  # type: ignore[misc]
 
     def _sample_spikes(self, logits: Tensor, temperature: float) -> Tensor:

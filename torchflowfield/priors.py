@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Laplace, kl_divergence
 from torch.nn import functional as F
 
 from torchflowfield import spikes as law
-from torchflowfield._checks import check_choice, check_probability, check_steps, validates
+from torchflowfield._checks import check_choice, check_probability, check_steps, check_whole, validates
 from torchflowfield.diffusion import DiffusionPrior as DiffusionPrior  # a public name of this module too
 
 
@@ -87,8 +87,7 @@ class SpikeSlabPrior(nn.Module):
         learnable: bool = False,
     ) -> None:
         super().__init__()
-        if K < 1:
-            raise ValueError(f"SpikeSlabPrior: expected K ≥ 1, got {K}.")
+        check_whole("SpikeSlabPrior", K=K)
         check_choice("SpikeSlabPrior", "control", control, ("single", "double"))
         check_probability("SpikeSlabPrior", "keep", keep)
         rates = {

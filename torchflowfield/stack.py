@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
-from torchflowfield._checks import check_choice, check_context
+from torchflowfield._checks import check_choice, check_context, check_whole
 from torchflowfield.activations import ACTIVATIONS
 from torchflowfield.interface import Selection
 from torchflowfield.ridge import RidgeSnapshot
@@ -55,11 +55,8 @@ class RidgeStack(nn.Module):
         self.owner = owner
         check_choice(owner, "kind", kind, ("potential", "rotational", "helmholtz"))
         check_choice(owner, "activation", activation, ACTIVATIONS)
-        for name, size in (("K", fields), ("width", width), *((("dim", dim),) if dim is not None else ())):
-            if size < 1:
-                raise ValueError(f"{owner}: expected {name} to be at least 1, got {size}.")
-        if frequencies < 0 or context_dim < 0:
-            raise ValueError(f"{owner}: expected frequencies and context_dim ≥ 0, got {frequencies}, {context_dim}.")
+        check_whole(owner, K=fields, dim=1 if dim is None else dim, width=width)
+        check_whole(owner, 0, frequencies=frequencies, context_dim=context_dim)
         if convex and (kind != "potential" or not ACTIVATIONS[activation].convex):
             raise ValueError(
                 f"{owner}: convex=True needs kind='potential' and a convex activation ('logcosh' or 'softplus'), "

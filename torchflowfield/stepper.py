@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from torchflowfield._checks import as_time, check_choice, check_counts, check_length
+from torchflowfield._checks import as_time, check_choice, check_length, check_whole
 from torchflowfield.adaptive import ADAPTIVE_METHODS, AdaptiveSolver
 from torchflowfield.autograd import AutogradPotential
 from torchflowfield.bank import FlowBank, Weights
@@ -75,7 +75,8 @@ class ODEStepper(nn.Module):
             raise TypeError(f"ODEStepper: expected a FlowBank, got {type(bank).__name__}. Wrap it: FlowBank([field]).")
         check_choice("ODEStepper", "method", method, (*TABLEAUS, *ADAPTIVE_METHODS))
         check_choice("ODEStepper", "density", density, ("trace", "exact", None))
-        check_counts("ODEStepper", substeps, inverse_iterations)
+        check_whole("ODEStepper", substeps=substeps)
+        check_whole("ODEStepper", 0, inverse_iterations=inverse_iterations)
         if density == "exact" and method != "euler":
             raise ValueError(
                 f"ODEStepper: density='exact' is that of the Euler map; use density='trace' with {method!r}."

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchflowfield._checks import check_whole
+
 
 class FourierTime(nn.Module):
     r"""Harmonics of time, $f(t) = (\sin \omega_i t, \cos \omega_i t)_i$ with $\omega_i = 2\pi i / P$.
@@ -27,8 +29,7 @@ class FourierTime(nn.Module):
 
     def __init__(self, frequencies: int = 4, *, period: float = 32.0) -> None:
         super().__init__()
-        if frequencies < 1:
-            raise ValueError(f"FourierTime: expected at least one frequency, got {frequencies}.")
+        check_whole("FourierTime", frequencies=frequencies)
         if not period > 0:
             raise ValueError(f"FourierTime: expected a positive period in frames, got {period}.")
         omega = 2 * math.pi / period * torch.arange(1, frequencies + 1)

@@ -14,12 +14,12 @@ from .data.transforms import FACTORS
 from .supervised import FlowVAE
 
 
-def save_pictures(path: Path, frames: Tensor, truth: Tensor | None = None) -> list[Path]:
+def save_pictures(path: Path, frames: Tensor, truth: Tensor | None = None, *, fps: float = 8.0) -> list[Path]:
     """A grid and a GIF of frames `[T+1, N, 3, H, W]` at the size for a page, the true ones below them if given."""
     grid = frames if truth is None else torch.stack((frames, truth), 2).flatten(1, 2)
     zoom = max(1, 90 // grid.shape[-1])  # a page has room for six frames of 64 pixels, or of 28 enlarged
     traversal_grid(grid, path.with_suffix(".png"), zoom=min(2, zoom))
-    save_gif(grid, path.with_suffix(".gif"), zoom=zoom)
+    save_gif(grid, path.with_suffix(".gif"), fps=fps, zoom=zoom)
     return [path.with_suffix(".png"), path.with_suffix(".gif")]
 
 

@@ -127,8 +127,8 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         cells = [f"{value:+.2f}" for value in follows.values()]
         lines.append(f"| {k} | {used:.2f} | {' | '.join(cells)} | {words} |")
         picture = folder / f"{path.name}_flow{k}_seed{seed}"
-        movie = model.decode(model.roll(z0, k, 2 * data.steps).z).sigmoid()
-        written += save_pictures(picture, _brightened(movie) if removed else movie)
+        movie = model.decode(model.roll(z0, k, data.steps).z).sigmoid()
+        written += save_pictures(picture, _brightened(movie) if removed else movie, fps=4)
     lines += [
         "",
         "Correlations over all steps of the test snippets. In words: means over the snippets of the traversal.",
