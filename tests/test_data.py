@@ -97,15 +97,34 @@ def test_a_missing_folder_and_a_missing_file_are_reported(tmp_path):
         load_digits(tmp_path)
 
 
-def test_files_of_mnists_names_are_mnist_if_they_have_as_many_images(mnist, monkeypatch):
+def test_files_of_mnists_names_are_mnist_if_they_have_as_many_of_every_digit(mnist, monkeypatch):
     root, images, labels = mnist
+    monkeypatch.setitem(OFFICIAL, "t10k", [2] * 10)
+    (root / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(torch.tensor([*range(10), *range(10)])))
+    assert load_digits(root).name == "MNIST (t10k pair)"
+    (root / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(torch.tensor([*range(10), *range(9), 1])))
     assert load_digits(root).name == "20 images in MNIST's format (t10k pair)"
-    monkeypatch.setitem(OFFICIAL, "t10k", 20)
+    monkeypatch.setitem(OFFICIAL, "t10k", [2, 3, 2, 2, 2, 2, 2, 2, 2, 1])
     assert load_digits(root).name == "MNIST (t10k pair)"
     (root / "train-images-idx3-ubyte").write_bytes(idx_bytes(images))
     (root / "train-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
     with pytest.raises(DataError, match="more than 5,000 training images.*got 20"):
         load_digits(root)
+
+
+def test_empty_files_are_reported(tmp_path):
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(torch.zeros(0, 28, 28)))
+    with pytest.raises(DataError, match=r"expected images or labels, got none, shape \(0, 28, 28\)"):
+        load_digits(tmp_path)
+
+
+def test_all_of_mnist_is_named_by_its_digits():
+    assert [sum(OFFICIAL[part]) for part in ("train", "t10k")] == [60_000, 10_000]
+
+
+@pytest.mark.skipif(not REAL_MNIST.is_dir(), reason="the MNIST pair is not here")
+def test_the_real_pair_is_mnist():
+    assert load_digits(REAL_MNIST).name == "MNIST (t10k pair)"
 
 
 @pytest.mark.skipif(not REAL_MNIST.is_dir(), reason="the MNIST pair is not here")
@@ -189,6 +208,13 @@ def test_making_sequences_leaves_the_global_random_state_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("motion", ["spikes", "speeds"])
+def test_a_schedule_heeds_no_other_generator_and_names_no_factor(motion, monkeypatch):
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("it seeds GPUs too"))
+    data = DigitSequences(torch.rand(4, 1, 28, 28, generator=torch.Generator()), motion, steps=3, length=8, seed=0)
+    assert data.__getitems__([0, 1])["factor"].tolist() == [-1, -1]
+
+
 def fingerprint(loader):
     digest = hashlib.sha256()
     for batch in loader:
@@ -217,7 +243,7 @@ def test_the_coefficients_of_a_seed_stay_those_of_the_published_results():
         for batch in loader:
             digest.update(batch["weights"].to(torch.uint8).contiguous().numpy().tobytes())
             digest.update(batch["factor"].to(torch.uint8).numpy().tobytes())
-    assert digest.hexdigest() == "ffa90fffa2f2893942e1757e4f7336c62db920faa827d3ece9460ec60fbf56f7"
+    assert digest.hexdigest() == "a3964e881f5bffc0906ff346cfc5a5921c9f46ee53764ff2f13507c6d37a33a9"
 
 
 def test_digits_say_what_they_are_and_what_moves():

@@ -347,6 +347,57 @@ def test_a_damaged_image_folder_is_reported(tmp_path):
         Falcor3DData(tmp_path, steps=1).setup()
 
 
+def test_an_image_that_was_written_anew_is_read_anew(tmp_path):
+    write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 2, 3, 3, 2, 2, 2))
+    Falcor3DData(tmp_path, steps=1).setup()
+    Image.new("RGB", (4, 4), (9, 8, 7)).save(tmp_path / "Falcor3D_down128/images/000100.png")
+    data = Falcor3DData(tmp_path, steps=1)
+    data.setup()
+    assert data.images.read(np.array([100]))[0, 0, 0].tolist() == [9, 8, 7]
+
+
+def test_labels_of_another_format_are_reported(tmp_path):
+    write_folder(tmp_path, "Isaac3D_down128", "labels.npy", (3, 2, 2, 2, 2, 2, 2, 3, 3))
+    with (tmp_path / "Isaac3D_down128/labels.npy").open("wb") as stream:
+        np.savez(stream, labels=np.zeros(3))
+    with pytest.raises(DataError, match="expected one array, got an archive"):
+        Isaac3DData(tmp_path, steps=1).setup()
+
+
+def test_a_shapes3d_file_of_large_chunks_is_decoded_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid_images, "PACKED_BYTES", 0)
+    write_shapes3d(tmp_path)
+    with h5py.File(tmp_path / "3dshapes.h5") as file:
+        images, labels = file["images"][:], file["labels"][:]
+    data = Shapes3DData(tmp_path, steps=1)
+    data.setup()
+    assert data.images._kept is None
+    with h5py.File(tmp_path / "3dshapes.h5", "w") as file:
+        file.create_dataset("images", data=images, chunks=(500, 2, 2, 1), compression="gzip")
+        file["labels"] = labels
+    data = Shapes3DData(tmp_path, steps=1)
+    data.setup()
+    assert np.array_equal(data.images._kept[:], images)
+
+
+def test_damage_that_shows_in_training_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid_images, "PACKED_BYTES", 0)
+    write_shapes3d(tmp_path, images=np.random.RandomState(0).randint(0, 256, (3600, 8, 8, 3)).astype(np.uint8))
+    data = Shapes3DData(tmp_path, steps=1)
+    data.setup()
+    with h5py.File(tmp_path / "3dshapes.h5") as file:
+        where = file["images"].id.get_chunk_info(1001)
+    flip_a_byte(tmp_path / "3dshapes.h5", where.byte_offset + where.size - 2)
+    with pytest.raises(DataError, match="expected a whole HDF5 file"):
+        data.images.read(np.array([where.chunk_offset[0]]))
+
+
+def flip_a_byte(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 255
+    path.write_bytes(content)
+
+
 def test_an_image_of_another_size_is_reported(tmp_path):
     write_folder(tmp_path, "Falcor3D_down128", "train-rec.labels", (3, 2, 3, 3, 2, 2, 2))
     Image.new("RGB", (13, 5)).save(tmp_path / "Falcor3D_down128/images/000100.png")

@@ -177,6 +177,17 @@ def test_the_command_makes_stand_ins_and_lists_them(tmp_path, monkeypatch, capsy
         make_data.make_data("digits")
 
 
+def test_official_files_are_not_written_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("flowvae.data.standins.dsprites.make_dsprites.__defaults__", (SMALL,))
+    official = tmp_path / "dsprites" / dsprites_module.FILE
+    official.parent.mkdir()
+    official.write_bytes(b"the official file")
+    with pytest.raises(DataError, match="expected an empty folder, or one with a stand-in.*--output"):
+        make_data.make_data("dsprites", official.parent)
+    assert official.read_bytes() == b"the official file"
+    assert [path.name for path in official.parent.iterdir()] == [official.name]
+
+
 @pytest.mark.parametrize("name", standins.MAKERS)
 def test_every_stand_in_has_a_maker(name):
     pytest.importorskip("mitsuba") if name not in ("dsprites", "calms21") else None

@@ -1,3 +1,5 @@
+import os
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -15,9 +17,10 @@ sys.path.insert(0, str(EXAMPLES))
 from flowvae.data import cityscapes, video  # noqa: E402
 from flowvae.data.calms21 import CalMS21Data  # noqa: E402
 from flowvae.data.cityscapes import CityscapesData  # noqa: E402
+from flowvae.data.clips import read_clip  # noqa: E402
 from flowvae.data.egocentric import egocentric, heading  # noqa: E402
 from flowvae.data.files import DataError  # noqa: E402
-from flowvae.data.frames import _save  # noqa: E402
+from flowvae.data.frames import _save, pack, read_image  # noqa: E402
 from flowvae.data.standins.writing import write_video  # noqa: E402
 from flowvae.data.video import VideoData  # noqa: E402
 
@@ -369,6 +372,76 @@ def test_a_video_that_ends_before_its_header_says_is_reported(tmp_path):
         VideoData(fast, image_size=8).setup()
 
 
+def test_a_video_that_was_cut_without_encoding_it_anew_is_whole(clip, tmp_path):
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(clip)) as source, av.open(str(cut), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                # What lies before time 0 is in the file, and in its count of frames, but not shown.
+                for name in ("pts", "dts"):
+                    setattr(packet, name, getattr(packet, name) - round(10 / (30 * packet.time_base)))
+                packet.stream = stream
+                target.mux(packet)
+    with av.open(str(cut)) as container:
+        assert container.streams.video[0].frames == 160
+    shown = list(read_clip(cut, "whole", 8))
+    assert len(shown) == 150
+    assert abs(shown[0].mean() - 10) <= 1
+    assert abs(shown[-1].mean() - 159) <= 1
+
+
+def test_frames_and_clips_are_in_the_order_of_their_numbers(tmp_path):
+    for name in ("take10", "take9"):
+        (tmp_path / name).mkdir()
+        for number, frame in enumerate(grey_frames(101)):
+            Image.fromarray(frame).save(tmp_path / name / f"frame{number}.png")
+    data = VideoData(tmp_path, image_size=8, steps=1, stride=1)
+    data.setup()
+    assert [path.name for path in data.find_clips()] == ["take9", "take10"]
+    assert data.clips[0][:, 0, 0, 0].tolist() == list(range(101))
+
+
+def test_what_systems_leave_beside_files_is_no_footage(folder):
+    (folder / "._0000.png").write_bytes(b"nothing")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "clip.mp4").write_bytes(b"nothing")
+    data = VideoData(folder, image_size=8)
+    data.setup()
+    assert len(data.clips) == 1
+    assert len(data.clips[0]) == 160
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    values = np.array([0, 257, 32_896, 65_535], np.uint16).repeat(16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    assert read_image(tmp_path / "deep.png", "whole", 8)[:, :, 0].flatten()[::16].tolist() == [0, 1, 128, 255]
+
+
+def test_many_clips_keep_few_files_open_and_none_travels_to_a_worker(tmp_path):
+    clips = {f"{k}.npy": lambda k=k: iter(grey_frames(20, first=k)) for k in range(100)}
+    packed = pack(tmp_path / "packed", {}, clips, "packing")
+    assert [int(clip[3].max()) for clip in packed] == [k + 3 for k in range(100)]
+    assert sum("packed" in link for link in open_files()) < 70
+    assert len(pickle.dumps(packed)) < packed[0][:].nbytes
+    assert np.array_equal(pickle.loads(pickle.dumps(packed))[7][:], packed[7][:])
+
+
+def open_files():
+    """What this process has open or mapped, under Linux."""
+    links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    return [link for link in links if os.path.exists(link)]
+
+
+def test_parts_that_overlap_are_refused(clip):
+    with pytest.raises(ValueError, match="expected gap of at least 0, got -30"):
+        VideoData(clip, gap=-30)
+
+
+def test_the_root_may_be_a_string(clip):
+    VideoData(str(clip), image_size=8).setup()
+
+
 def test_the_command_line_has_the_arguments_of_a_class_and_of_its_parents():
     parser = ArgumentParser()
     parser.add_class_arguments(CalMS21Data)
@@ -475,8 +548,15 @@ def test_a_missing_city_and_a_frame_of_another_size_are_reported(tmp_path):
     with pytest.raises(DataError, match=r"lindau_000001_000110.*: expected 16×8 pixels.*got 4×3"):
         CityscapesData(tmp_path, image_size=8).setup()
     shutil.rmtree(tmp_path / "leftImg8bit_sequence/train/aachen")
-    with pytest.raises(DataError, match="train: expected 2 snippets, got 0 of 0 cities.*VideoData"):
+    with pytest.raises(DataError, match="train: expected 2 snippets, got 0 of 0 cities.*--data.partial=true"):
         CityscapesData(tmp_path, image_size=8).setup()
+
+
+def test_a_part_of_cityscapes_is_called_one(tmp_path):
+    write_cityscapes(tmp_path, {"train": ["aachen", "ulm"], "val": ["lindau"]})
+    data = CityscapesData(tmp_path, partial=True, image_size=8)
+    assert data.name == "part of Cityscapes (6 snippets)"
+    assert {part: len(segments) for part, segments in data.parts.items()} == {"train": 4, "val": 1, "test": 1}
 
 
 @pytest.mark.usefixtures("few_snippets")

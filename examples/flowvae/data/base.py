@@ -21,8 +21,8 @@ class Batch(TypedDict):
     """Sequences of one batch.
 
     `frames [B, T+1, 3, H, W]` in [0, 1]; the true coefficients `weights [B, T, K]` of the K factors, with K = 0 for
-    data without known ones; the `factor [B]` that moves, −1 where none is known; and, of clips, the `start [B, 2]`:
-    number of the clip and of its frame.
+    data without known ones; the `factor [B]` that moves, −1 where none is known or several may; and, of clips, the
+    `start [B, 2]`: number of the clip and of its frame.
     """
 
     frames: Tensor
@@ -66,7 +66,8 @@ def draw_schedule(prior: SpikeSlabPrior, count: int, steps: int, generator: torc
     It draws from the global generator, which is left as it was found.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        # Not `torch.manual_seed`, which a GPU's generator would heed too.
+        torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         return prior.sample((count,), steps)
 
 
@@ -104,7 +105,7 @@ class SequenceData(LightningDataModule, ABC):
         super().__init__()
         if steps < 1:
             raise ValueError(f"{type(self).__name__}: expected one step or more, got {steps}. Set --data.steps.")
-        self.root = root
+        self.root = None if root is None else Path(root)
         self.steps, self.batch_size, self.epoch, self.workers, self.seed = steps, batch_size, epoch, workers, seed
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 
 from .base import Part
 from .files import DataError, Source, is_stand_in, require
-from .frames import FRAMES, open_image, pack, read_image
+from .frames import FRAMES, PackedFrames, open_image, pack, read_image
 from .video import Segment, VideoData
 
 SOURCE = Source(
@@ -36,6 +36,7 @@ class CityscapesData(VideoData):
 
     Args:
         root: Folder with the official files; without one, a rendered stand-in that is made when it is first needed.
+        partial: Take fewer snippets than the official ones, of some cities for instance.
         decoders: Threads that decode.
         others: As for `VideoData`, but `camera`, `every`, `gap` and `title`; no background can be removed,
             and no coordinates are egocentric.
@@ -43,16 +44,19 @@ class CityscapesData(VideoData):
 
     source = SOURCE
 
-    def __init__(self, root: Path | None = None, *, decoders: int = 2, **others: Any) -> None:
+    def __init__(self, root: Path | None = None, *, partial: bool = False, decoders: int = 2, **others: Any) -> None:
         super().__init__(root, camera="moves", every=1, gap=0, title=None, **others)
-        self.decoders = decoders
+        self.partial, self.decoders = partial, decoders
         self._snippets: dict[Path, list[Path]] = {}
 
     @property
     def name(self) -> str:
         """What the data are, for captions."""
         self.setup()
-        return self.describe("stand-in for Cityscapes (rendered)" if is_stand_in(self._folder()) else "Cityscapes")
+        if is_stand_in(self._folder()):
+            return self.describe("stand-in for Cityscapes (rendered)")
+        some = sum(map(len, self.parts.values()))
+        return self.describe(f"part of Cityscapes ({some:,} snippets)" if self.partial else "Cityscapes")
 
     def find_clips(self) -> list[Path]:
         """One made-up path per snippet: part, city, and the number of its first frame."""
@@ -64,10 +68,11 @@ class CityscapesData(VideoData):
             cities = sorted(path for path in (folder / part).glob("*") if path.is_dir())
             found = {city: snippets(city) for city in cities}
             count = sum(map(len, found.values()))
-            if not is_stand_in(self._folder()) and count != official and (part != "test" or count):
+            counted = not self.partial and not is_stand_in(self._folder())
+            if counted and count != official and (part != "test" or count):
                 raise DataError(
                     f"{folder / part}: expected {official:,} snippets, got {count:,} of {len(cities)} cities. "
-                    f"{SOURCE.remedy()} A part of it can be used as any footage is, with VideoData."
+                    f"{SOURCE.remedy()} To take a part of it pass --data.partial=true."
                 )
             for city, numbered in found.items():
                 for frames in numbered:
@@ -85,7 +90,7 @@ class CityscapesData(VideoData):
             parts["val"], parts["test"] = parts["val"][:half], parts["val"][half:]
         return parts
 
-    def _decoded(self, paths: list[Path]) -> list[np.ndarray]:
+    def _decoded(self, paths: list[Path]) -> list[PackedFrames]:
         recipe = {"crop": self.crop, "size": self._size, "root": str(self._folder().resolve()), "version": 1}
         with open_image(self._snippets[paths[0]][0]) as image:
             size = image.size

@@ -1,6 +1,7 @@
 """Video files and folders of frames: found, named and read."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,15 +23,29 @@ def find_clips(root: Path) -> list[Path]:
     if root.is_file() and root.suffix.lower() in _VIDEOS:
         return [root]
     if root.is_dir():
-        files = sorted(path for path in root.rglob("*") if path.is_file())
+        files = sorted(
+            (path for path in root.rglob("*") if path.is_file() and not _is_hidden(path, root)), key=in_order
+        )
         videos = [path for path in files if path.suffix.lower() in _VIDEOS]
-        folders = sorted({path.parent for path in files if path.suffix.lower() in _IMAGES})
+        folders = sorted({path.parent for path in files if path.suffix.lower() in _IMAGES}, key=in_order)
         if videos or folders:
             return videos or folders
     raise DataError(
         f"{root}: expected a video file ({', '.join(sorted(_VIDEOS))}) or a folder with videos or frames, found none. "
         f"Check --data.root."
     )
+
+
+def in_order(path: Path) -> list[list[tuple[int, str]]]:
+    """Key that sorts paths by their names, with numbers in them by their value: `frame2` comes before `frame10`."""
+    # What is split off at odd places are the numbers; those of one value are told apart by their digits.
+    parts = (enumerate(re.split(r"(\d+)", part)) for part in path.parts)
+    return [[(int(text) if place % 2 else 0, text) for place, text in pieces] for pieces in parts]
+
+
+def _is_hidden(path: Path, root: Path) -> bool:
+    """Whether it is one of the files that systems leave beside others."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
 
 
 def check_sizes(paths: list[Path]) -> None:
@@ -60,7 +75,8 @@ def read_clip(path: Path, crop: Crop, size: int, every: int = 1) -> Iterator[np.
         DataError: If the file is damaged or ends early.
     """
     if path.is_dir():
-        images = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGES)
+        images = [p for p in path.iterdir() if p.suffix.lower() in _IMAGES and not _is_hidden(p, path)]
+        images.sort(key=in_order)
         yield from (read_image(image, crop, size) for image in images[::every])
         return
     decoded = 0
@@ -71,9 +87,13 @@ def read_clip(path: Path, crop: Crop, size: int, every: int = 1) -> Iterator[np.
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             promised = stream.frames
-            for decoded, frame in enumerate(container.decode(stream), 1):
-                if (decoded - 1) % every == 0:
-                    yield shrink(frame.to_image(), crop, size)
+            for packet in container.demux(stream):
+                # The header counts frames too that are there for others to be decoded, as in what was cut by a phone.
+                promised -= packet.is_discard
+                for frame in packet.decode():
+                    if decoded % every == 0:
+                        yield shrink(frame.to_image(), crop, size)
+                    decoded += 1
     except (av.FFmpegError, OSError) as error:
         raise DataError(
             f"{path}: expected a whole video file ({error}), read {decoded} frames. Get it again."

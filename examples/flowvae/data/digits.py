@@ -31,22 +31,22 @@ def load_digits(root: Path | None) -> Split:
     """
     if root is None:
         return _embedded_digits()
-    test, _ = read_mnist(root, "t10k")
+    test, test_labels = read_mnist(root, "t10k")
     if any(root.glob("train-images-idx3-ubyte*")):
-        train, _ = read_mnist(root, "train")
+        train, labels = read_mnist(root, "train")
         if len(train) <= 5000:
             raise DataError(f"{root}: expected more than 5,000 training images, as 5,000 validate, got {len(train)}.")
-        return Split(train[:-5000], train[-5000:], test, _name(train=len(train), t10k=len(test)))
+        return Split(train[:-5000], train[-5000:], test, _name(train=labels, t10k=test_labels))
     if len(test) < 10:
         raise DataError(f"{root}: expected at least ten images to split, got {len(test)}.")
     first, second = len(test) * 8 // 10, len(test) * 9 // 10
-    return Split(test[:first], test[first:second], test[second:], f"{_name(t10k=len(test))} (t10k pair)")
+    return Split(test[:first], test[first:second], test[second:], f"{_name(t10k=test_labels)} (t10k pair)")
 
 
-def _name(**counts: int) -> str:
-    # Other images come in files of these names too.
-    official = all(count == OFFICIAL[part] for part, count in counts.items())
-    return "MNIST" if official else f"{sum(counts.values()):,} images in MNIST's format"
+def _name(**labels: Tensor) -> str:
+    # Other images come in files of these names too, some as many, but of each class a number of its own.
+    official = all(found.bincount(minlength=10).tolist() == OFFICIAL[part] for part, found in labels.items())
+    return "MNIST" if official else f"{sum(map(len, labels.values())):,} images in MNIST's format"
 
 
 def _embedded_digits() -> Split:

@@ -1,6 +1,7 @@
 """What every loader asks of a file before it is used, and the error that says what is wrong with it."""
 
 import hashlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def reading(path: Path, expected: str, source: Source) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, tokenize.TokenError) as error:
         raise DataError(f"{path}: expected {expected} ({error}). {source.remedy()}") from error
 
 

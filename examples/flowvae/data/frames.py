@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,11 +45,18 @@ def crop_box(crop: Crop, width: int, height: int) -> tuple[float, float, float, 
 
 def shrink(image: Image.Image, crop: Crop, size: int) -> np.ndarray:
     """A crop of an image as bytes `[size, size, 3]`, filtered so that nothing aliases."""
-    image = image.convert("RGB")
+    image = as_rgb(image)
     if crop == "padded":
         return np.asarray(ImageOps.pad(image, (size, size), Image.Resampling.BILINEAR))
     box = crop_box(crop, *image.size)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image with three channels of eight bits; sixteen, which Pillow would clip, are scaled."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def read_image(path: Path, crop: Crop, size: int, *, expected: tuple[int, int] | None = None) -> np.ndarray:
@@ -80,10 +88,36 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: expected a whole image file ({error}). Get it again.") from error
 
 
+class PackedFrames:
+    """Frames of a clip, bytes `[N, H, W, 3]`, mapped into memory when they are read.
+
+    A process keeps few files open, however many clips there are, and another process gets no copy of the frames.
+
+    Args:
+        path: The file, as `pack` makes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.inode = path, path.stat().st_ino
+        self.shape: tuple[int, ...] = np.load(path, mmap_mode="r").shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, numbers: Any) -> np.ndarray:
+        return _mapped(self.path, self.inode)[numbers]
+
+
+@lru_cache(maxsize=64)
+def _mapped(path: Path, inode: int) -> np.ndarray:
+    # A file that was made again has another inode.
+    return np.load(path, mmap_mode="r")
+
+
 def pack(
     folder: Path, recipe: dict, clips: dict[str, Callable[[], Iterable[np.ndarray]]], title: str, *, jobs: int = 1
-) -> list[np.ndarray]:
-    """Frames of clips, `[N, size, size, 3]` bytes each, decoded if that has not been done yet and mapped into memory.
+) -> list[PackedFrames]:
+    """Frames of clips, `[N, size, size, 3]` bytes each, decoded if that has not been done yet.
 
     Args:
         folder: Where the files are kept, below a folder of their own.
@@ -98,7 +132,7 @@ def pack(
         return lambda path: _save(path, frames())
 
     paths = cache.ensure_all({name: maker(frames) for name, frames in clips.items()}, title, jobs=jobs)
-    return [np.load(path, mmap_mode="r") for path in paths]
+    return [PackedFrames(path) for path in paths]
 
 
 def _save(path: Path, frames: Iterable[np.ndarray]) -> None:

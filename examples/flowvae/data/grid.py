@@ -76,6 +76,8 @@ class GridSequences(Sequences):
             raise DataError(
                 f"{self.split.title}: expected room for {self.steps} steps, found none. Lower --data.steps."
             )
+        if self.motion == "spikes" and self.factor is None:
+            factor = torch.full((count,), -1)
         values = self.split.visited(starts, self._moves(weights))
         index = np.ravel_multi_index(tuple(values.flatten(0, 1).numpy().T), self.images.sizes)
         frames = as_frames(self.images.read(index), self.image_size)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .files import DataError
-from .frames import FRAMES, PACKED_BYTES, pack
+from .frames import FRAMES, PACKED_BYTES, PackedFrames, pack
 
 
 class GridImages(ABC):
@@ -25,7 +25,7 @@ class GridImages(ABC):
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     image_size: int
-    _kept: np.memmap | None = None
+    _kept: PackedFrames | None = None
 
     def read(self, index: np.ndarray) -> np.ndarray:
         """Images of the given numbers `[N]`, as bytes `[N, H, W, C]` with one or three channels."""
@@ -36,7 +36,13 @@ class GridImages(ABC):
         """What `read` gives, from the original files."""
 
     def keep(
-        self, decoded: Callable[[int], Iterable[np.ndarray]], recipe: dict[str, Any], title: str, size: int
+        self,
+        decoded: Callable[[int], Iterable[np.ndarray]],
+        recipe: dict[str, Any],
+        title: str,
+        size: int,
+        *,
+        always: bool = False,
     ) -> None:
         """Decode all images once, if they are small enough, into a file that all processes map into memory.
 
@@ -45,19 +51,12 @@ class GridImages(ABC):
             recipe: What they depend on, beside the size.
             title: What the progress bar shows.
             size: Height and width that is asked for; it becomes `image_size` if they are kept.
+            always: Keep them however many they are.
         """
-        if int(np.prod(self.sizes)) * 3 * size**2 <= PACKED_BYTES:
+        if always or int(np.prod(self.sizes)) * 3 * size**2 <= PACKED_BYTES:
             recipe = {**recipe, "size": size, "version": 1}
             self._kept = pack(FRAMES, recipe, {"images.npy": lambda: decoded(size)}, title)[0]
             self.image_size = size
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A mapped array would travel to another process as a copy of all images: it maps the file for itself.
-        return {**self.__dict__, "_kept": None if self._kept is None else self._kept.filename}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        kept = state["_kept"]
-        self.__dict__.update(state, _kept=None if kept is None else np.load(kept, mmap_mode="r"))
 
 
 def grid_sizes(labels: np.ndarray, names: tuple[str, ...], path: Path) -> tuple[int, ...]:

@@ -11,7 +11,11 @@ from torch import Tensor
 from .files import DataError, Source, require
 
 SOURCE = Source("MNIST", "CC BY-SA 3.0", "https://ossci-datasets.s3.amazonaws.com/mnist")
-OFFICIAL = {"train": 60_000, "t10k": 10_000}
+OFFICIAL = {
+    "train": [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+    "t10k": [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
+}
+"""Images of every digit."""
 MD5 = {
     "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -44,6 +48,8 @@ def read_idx(path: Path) -> Tensor:
     axes = magic & 0xFF
     shape = [int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes)]
     start = 4 + 4 * axes
+    if not math.prod(shape):
+        raise DataError(f"{path}: expected images or labels, got none, shape {tuple(shape)}. {SOURCE.remedy()}")
     if len(content) - start != math.prod(shape):
         raise DataError(
             f"{path}: its header promises {math.prod(shape)} bytes for shape {tuple(shape)}, got "

@@ -1,5 +1,6 @@
 """Falcor3D and Isaac3D: folders of numbered PNG files with an array of labels."""
 
+import hashlib
 import io
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from PIL import Image
 
 from .cache import Cache
 from .files import DataError, Source, reading, require
-from .frames import FRAMES, open_image
+from .frames import FRAMES, as_rgb, open_image
 from .grid import FactorGridData
 from .grid_images import GridImages, grid_sizes
 
@@ -44,16 +45,17 @@ class FolderImages(GridImages):
         self.sizes = grid_sizes(_load_labels(require(labels, source), source), names, labels)
         count = int(np.prod(self.sizes))
         self.paths = self._named(count)
-        stat = [labels.stat().st_size, labels.stat().st_mtime_ns, folder.stat().st_mtime_ns]
-        recipe = {"folder": str(folder.resolve()), "state": stat}
+        recipe = {"folder": str(folder.resolve())}
         with open_image(self.paths[0]) as image:
             self._pixels = image.size
         if self._pixels[0] != self._pixels[1]:
             raise DataError(f"{folder}: expected square images, got {self._pixels[0]}×{self._pixels[1]} pixels.")
         self.image_size = self._pixels[0]
-        self.keep(self._decoded, recipe, f"reading {source.title}", size or self.image_size)
+        state = {"state": _state([labels, *self.paths])}
+        self.keep(self._decoded, recipe | state, f"reading {source.title}", size or self.image_size)
         if self._kept is None:
-            notes = {f"whole-{first:06}.txt": self._checker(first) for first in range(0, count, _NOTED)}
+            parts = {first: self.paths[first : first + _NOTED] for first in range(0, count, _NOTED)}
+            notes = {f"whole-{first:06}-{_state(paths)}.txt": self._checker(paths) for first, paths in parts.items()}
             checked = Cache(FRAMES / Cache(FRAMES, recipe).fingerprint, recipe)
             checked.ensure_all(notes, f"looking into {count:,} files", jobs=4)
 
@@ -65,7 +67,7 @@ class FolderImages(GridImages):
 
     def _decode(self, path: Path, size: int) -> np.ndarray:
         with reading(path, "a whole PNG file", self.source), Image.open(io.BytesIO(self._whole(path))) as image:
-            image = image.convert("RGB")
+            image = as_rgb(image)
         return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BOX))
 
     def _named(self, count: int) -> list[Path]:
@@ -79,9 +81,8 @@ class FolderImages(GridImages):
             )
         return paths
 
-    def _checker(self, first: int) -> Callable[[Path], None]:
+    def _checker(self, paths: list[Path]) -> Callable[[Path], None]:
         def check(note: Path) -> None:
-            paths = self.paths[first : first + _NOTED]
             for path in paths:
                 self._whole(path)
             note.write_text(f"{len(paths)} whole files of {self._pixels[0]} pixels\n")
@@ -113,9 +114,21 @@ def _is_whole_png(content: bytes) -> bool:
     return kind == b"IEND" and start == len(content)
 
 
+def _state(paths: list[Path]) -> str:
+    """A hash of the sizes and times of files, another one when any of them changes."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
 def _load_labels(path: Path, source: Source) -> np.ndarray:
     with reading(path, "an array that numpy.load reads", source):
-        return np.load(path)
+        labels = np.load(path)
+    if not isinstance(labels, np.ndarray):
+        raise DataError(f"{path}: expected one array, got an archive of several. {source.remedy()}")
+    return labels
 
 
 class _FolderData(FactorGridData):

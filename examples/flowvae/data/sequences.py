@@ -52,7 +52,7 @@ class DigitSequences(Sequences):
             poses = single_factor_poses(factor, self.steps, generator)
         else:
             if self.factor is None:
-                weights = self._schedule(count, generator)
+                weights, factor = self._schedule(count, generator), torch.full((count,), -1)
             poses = scheduled_poses(weights, generator)
         return Batch(frames=render(images, poses), weights=weights, factor=factor)
 

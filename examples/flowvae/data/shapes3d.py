@@ -1,8 +1,8 @@
 """Shapes3D's HDF5 file."""
 
 import os
-import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ SOURCE = Source("Shapes3D", "Apache-2.0", "https://github.com/google-deepmind/3d
 MD5 = "099a2078d58cec4daad0702c55d06868"
 NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
 OFFICIAL = (10, 10, 10, 8, 4, 15)
+# Images that may be in memory at once where they are decoded.
+_AT_ONCE = 20_000
 
 
 class Shapes3DImages(GridImages):
     """Images of a `3dshapes.h5`, read one by one; every process opens the file for itself.
 
-    The images of the official file are too many to be kept decoded.
+    The images of the official file are too many to be kept decoded, unless many would be read to get one.
 
     Args:
         path: The file.
@@ -36,27 +38,36 @@ class Shapes3DImages(GridImages):
     def __init__(self, path: Path) -> None:
         self.path = require(path, SOURCE)
         self._opened: tuple[int, h5py.File] | None = None
-        with reading(path, "a whole HDF5 file", SOURCE), h5py.File(path, "r") as file:
+        with self._file() as file:
             self._check(file)
+            chunks = file["images"].chunks
+        # Images that are read together; in a file without chunks any number.
+        self._together = 1 if chunks is None else chunks[0]
         stat = path.stat()
         recipe = {"file": str(path.resolve()), "state": [stat.st_size, stat.st_mtime_ns]}
-        self.keep(self._decoded, recipe, "decoding Shapes3D", self.image_size)
+        self.keep(self._decoded, recipe, "decoding Shapes3D", self.image_size, always=self._together > 16)
 
     def _read(self, index: np.ndarray) -> np.ndarray:
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = (os.getpid(), h5py.File(self.path, "r"))
-        images = self._opened[1]["images"]
         unique, place = np.unique(index, return_inverse=True)
-        found = np.empty((len(unique), *images.shape[1:]), np.uint8)
-        for row, number in enumerate(unique):
-            images.read_direct(found, np.s_[number], np.s_[row])
+        with reading(self.path, "a whole HDF5 file", SOURCE):
+            images = self._opened[1]["images"]
+            found = np.empty((len(unique), *images.shape[1:]), np.uint8)
+            for row, number in enumerate(unique):
+                images.read_direct(found, np.s_[number], np.s_[row])
         return found[place]
 
     def _decoded(self, size: int) -> Iterator[np.ndarray]:
-        with h5py.File(self.path, "r") as file:
-            images = file["images"]
-            for first in range(0, len(images), 256):
-                yield from images[first : first + 256]
+        with self._file() as file:
+            images, at_once = file["images"], max(256, min(self._together, _AT_ONCE))
+            for first in range(0, len(images), at_once):
+                yield from images[first : first + at_once]
+
+    @contextmanager
+    def _file(self) -> Iterator[h5py.File]:
+        with reading(self.path, "a whole HDF5 file", SOURCE), h5py.File(self.path, "r") as file:
+            yield file
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_opened": None}
@@ -76,12 +87,6 @@ class Shapes3DImages(GridImages):
         # Damage inside compressed data shows only when it is read; a stand-in's checksum covers the rest.
         for number in np.linspace(0, len(images) - 1, 32, dtype=int):
             images[number]
-        if images.chunks is not None and images.chunks[0] > 16:
-            warnings.warn(
-                f"{self.path}: {images.chunks[0]} images are read to get one. Repack the file for speed: h5repack -l "
-                f"images:CHUNK=1x{images.shape[1]}x{images.shape[2]}x3 3dshapes.h5 repacked.h5",
-                stacklevel=2,
-            )
 
 
 class Shapes3DData(FactorGridData):
@@ -89,7 +94,8 @@ class Shapes3DData(FactorGridData):
 
     `root` holds `3dshapes.h5` from https://github.com/google-deepmind/3d-shapes, MD5 099a2078d58cec4daad0702c55d06868:
     480,000 images of 64×64 pixels. The three hues go round the colour circle; scale and orientation end. The shape
-    never moves. A file of the official size is compared with the checksum unless it has been repacked.
+    never moves. A file of the official size is compared with the checksum unless it has been repacked. Where one image
+    cannot be read without many others, all are decoded once, to 5.9 GB on the disk.
     """
 
     source, official = SOURCE, OFFICIAL

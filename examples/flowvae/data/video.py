@@ -1,6 +1,6 @@
 """Snippets of video files and frame folders."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ from .base import Batch, Part, SequenceData, Sequences
 from .clips import find_clips, packed_name, read_clip
 from .egocentric import egocentric
 from .files import DataError
-from .frames import FRAMES, Crop, as_frames, pack
+from .frames import FRAMES, Crop, PackedFrames, as_frames, pack
 
 Flips = Literal["none", "horizontal", "both"]
 _AXES: dict[Flips, list[int]] = {"none": [], "horizontal": [-1], "both": [-1, -2]}
@@ -43,7 +43,8 @@ class ClipSequences(Sequences):
     """
 
     def __init__(
-        self, clips: list[np.ndarray], segments: list[Segment], stride: int, *, spread: bool, flips: Flips, steps: int,
+        self, clips: Sequence[np.ndarray | PackedFrames], segments: list[Segment], stride: int, *, spread: bool,
+        flips: Flips, steps: int,
         length: int, seed: int, backgrounds: list[np.ndarray] | None = None, cut: int = 0,
     ) -> None:  # fmt: skip
         starts = [
@@ -150,9 +151,10 @@ class VideoData(SequenceData):
         **others: Any,
     ) -> None:
         super().__init__(root, **others)
-        for name, value in {"image_size": image_size, "stride": stride, "every": every}.items():
-            if value < 1:
-                raise ValueError(f"{type(self).__name__}: expected {name} of at least 1, got {value}.")
+        least = {"image_size": (image_size, 1), "stride": (stride, 1), "every": (every, 1), "gap": (gap or 0, 0)}
+        for name, (value, lowest) in least.items():
+            if value < lowest:
+                raise ValueError(f"{type(self).__name__}: expected {name} of at least {lowest}, got {value}.")
         if flips not in _AXES:
             raise ValueError(f"{type(self).__name__}: expected flips {', '.join(_AXES)}, got {flips!r}.")
         self.crop, self.stride, self.every, self.evaluation = crop, stride, every, evaluation
@@ -171,7 +173,7 @@ class VideoData(SequenceData):
         self.backgrounds: list[np.ndarray] | None = None
         self.title, self._size = title, image_size
         self.gap = stride * self.steps if gap is None else gap
-        self.clips: list[np.ndarray] | None = None
+        self.clips: list[PackedFrames] | None = None
         self.parts: dict[Part, list[Segment]] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -244,8 +246,8 @@ class VideoData(SequenceData):
             cut=self._size if self.egocentric else 0,
         )
 
-    def _decoded(self, paths: list[Path]) -> list[np.ndarray]:
-        recipe = {"crop": self.crop, "size": self._filmed, "every": self.every, "version": 1}
+    def _decoded(self, paths: list[Path]) -> list[PackedFrames]:
+        recipe = {"crop": self.crop, "size": self._filmed, "every": self.every, "version": 2}
         clips = {packed_name(path): self._reader(path) for path in paths}
         return pack(FRAMES, recipe, clips, f"decoding {len(paths)} clips", jobs=2)
 
@@ -258,7 +260,7 @@ class VideoData(SequenceData):
         return round(self._size * (self.egocentric or 1))
 
 
-def _median(clip: np.ndarray, trained: Segment | None) -> np.ndarray:
+def _median(clip: PackedFrames, trained: Segment | None) -> np.ndarray:
     """Median of up to 300 frames of the part for training, or of the whole clip if it has none."""
     numbers = np.arange(len(clip)) if trained is None else np.arange(trained.first, trained.stop)
     if not len(numbers):

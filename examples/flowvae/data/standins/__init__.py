@@ -4,7 +4,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from ..cache import Cache
+from ..cache import Cache, is_foreign
+from ..files import DataError
 
 MAKERS = {
     "dsprites": "flowvae.data.standins.dsprites:make_dsprites",
@@ -40,5 +41,17 @@ def make(name: str, folder: Path | None = None) -> Cache:
     Args:
         name: One of `MAKERS`.
         folder: Folder for the files; `default_folder` without one.
+
+    Raises:
+        DataError: If the folder has files in it that were not made here.
     """
-    return maker(name)(default_folder(name) if folder is None else folder)
+    folder = default_folder(name) if folder is None else folder
+    made = maker(name)
+    if is_foreign(folder):
+        raise DataError(
+            f"{folder}: expected an empty folder, or one with a stand-in, found other files. They are kept; give "
+            f"another folder as --output."
+        )
+    cache = made(folder)
+    cache.prune()
+    return cache
