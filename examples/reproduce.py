@@ -29,6 +29,8 @@ from rich.table import Table
 _PRESETS = ("quick", "paper")
 # A root without its data set's folder is other footage.
 OFFICIAL_FOLDERS = {"calms21": "task1_videos_mp4", "cityscapes": "leftImg8bit_sequence"}
+# Options of `train.py` that every run is given, of which a second value would be for all runs alike.
+_OWN = r"--(seed\w*|data(\.init_args)?\.seed|trainer\.default_root_dir|ckpt_path|config|checkpoint\.dirpath)\+?"
 # Lines of a log that are shown when its run fails.
 _SHOWN = 8
 
@@ -79,7 +81,10 @@ def _joined(arguments: list[str]) -> list[str]:
             equals = ""
         if not equals or not re.fullmatch(r"--[\w.]+\+?", name):
             raise SystemExit(f"reproduce: expected an option of this command or --name=value, got {argument!r}.")
-    return joined
+        if re.fullmatch(_OWN, name):
+            raise SystemExit(f"reproduce: {name} is set for every run by itself; for seeds use --seeds. Leave it out.")
+    # One name for what can be said in two ways, as runs are kept under what was said.
+    return [re.sub(r"^--data\.init_args\.", "--data.", argument) for argument in joined]
 
 
 def plan(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
@@ -119,7 +124,14 @@ def _roots(given: list[str], data: str) -> dict[str, Path]:
 def reproduce(console: Console, options: argparse.Namespace) -> None:
     """Run what is missing of an experiment and write its table and pictures."""
     experiment = EXPERIMENTS[options.experiment]
+    if options.preset == "paper" and not experiment.paper_sizes:
+        raise SystemExit(f"reproduce: {options.experiment} is short runs by design; it has no paper preset.")
     planned = plan(experiment, options)
+    _check_used(options, experiment, planned)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f"reproduce: expected a folder for --output that can be made ({error}).") from error
     missing = [run for run in planned if run.results() is None or (options.retest and run.outdated())]
     console.print(f"{options.experiment}: {len(planned) - len(missing)} of {len(planned)} runs are done")
     roots = _roots(options.root, experiment.data)
@@ -132,7 +144,8 @@ def reproduce(console: Console, options: argparse.Namespace) -> None:
     footage = other_footage(experiment, options)
     name = options.experiment
     if footage is not None:
-        name = f"{name}_{footage.stem}"
+        # A dot would begin a suffix.
+        name += "_" + re.sub(r"[^\w-]", "_", footage.stem)
         experiment = experiment._replace(title=f"Footage ({footage.stem}): {experiment.title.partition(': ')[2]}")
     name += "_paper" if options.preset == "paper" else ""
     written = write_table(options.output / name, experiment, _command(options), planned, options.preset)
@@ -148,6 +161,17 @@ def reproduce(console: Console, options: argparse.Namespace) -> None:
         console.print(f"wrote {path}")
     if failed:
         raise SystemExit(f"reproduce: {failed} of {len(missing)} runs failed; run the same command again to go on.")
+
+
+def _check_used(options: argparse.Namespace, experiment: Experiment, planned: list[Run]) -> None:
+    """Raise for a named folder that nothing in the experiment reads."""
+    read = {data_of(run.row) for run in planned} | ({"dsprites"} if experiment.after == "unseen_data" else set())
+    unread = [name for name in _roots(options.root, experiment.data) if name not in read]
+    if unread:
+        raise SystemExit(
+            f"reproduce: {options.experiment} reads {', '.join(sorted(read))}, got --data.root for "
+            f"{', '.join(unread)}. Leave it out."
+        )
 
 
 def _execute(console: Console, missing: list[Run], experiment: Experiment, options: argparse.Namespace) -> int:

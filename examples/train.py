@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import warnings
+from pathlib import Path
 
 from flowvae.base import SequenceVAE
 from flowvae.data.sequences import SequenceData
@@ -34,6 +35,16 @@ class SequenceCLI(LightningCLI):
         parser.set_defaults(
             {"checkpoint.save_last": True, "checkpoint.filename": "step", "checkpoint.enable_version_counter": False}
         )
+
+    def before_instantiate_classes(self) -> None:
+        """Look for the newest weights where they are asked for: Lightning would go on with a new model."""
+        given = self.config[self.subcommand]
+        folder = Path(given.trainer.default_root_dir or ".")
+        if given.get("ckpt_path") == "last" and not any(folder.rglob("last.ckpt")):
+            raise SystemExit(
+                f"train: expected weights of an earlier training, last.ckpt, in {folder}, found none. Train first, or "
+                f"give the folder of a training as --trainer.default_root_dir."
+            )
 
 
 def end_with_parent() -> None:
@@ -64,6 +75,8 @@ def main(arguments: list[str] | None = None) -> LightningCLI:
             subclass_mode_data=True,
             args=arguments,
             save_config_kwargs={"overwrite": True},
+            # Of `--seed` it would make `--seed_everything`.
+            parser_kwargs={"allow_abbrev": False},
             # The data module draws new sequences every epoch.
             trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
         )

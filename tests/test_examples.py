@@ -241,6 +241,38 @@ def test_the_learning_rate_decays_once_in_every_stage():
     assert two.learning_rate(0.62) == pytest.approx(one.learning_rate(0.05) / 2)
 
 
+def test_shares_of_none_and_of_all_of_a_training_are_possible():
+    from flowvae.model import UnsupervisedFlowVAE, WeakFlowVAE
+
+    edges = {"spike_warmup": 0.0, "anneal": 0.0, "code_warmup": 0.0, "hold": 1.0}
+    model = UnsupervisedFlowVAE(latent=4, width=4, slab=True, settle_from=1.0, **edges)
+    assert model.learning_rate(1.0) == 1.0
+    _, cost = model.coefficients(torch.rand(3, 2, 3, 28, 28), None)
+    assert cost.isfinite()
+    weak = WeakFlowVAE(latent=4, width=4, steps=2, anneal=0.0)
+    assert weak.coefficients(torch.rand(3, 2, 3, 28, 28), None)[0].shape == (2, 2, 3)
+
+
+def test_settings_and_frames_that_do_not_fit_are_told():
+    from flowvae.model import FlowVAE, WeakFlowVAE
+
+    with pytest.raises(ValueError, match="expected decoded frames of 0, for all, or of at least 2, got 1"):
+        FlowVAE(latent=4, width=4, decoded=1)
+    with pytest.raises(ValueError, match="expected frames of 3×28×28, got 3×32×32"):
+        FlowVAE(latent=4, width=4).encode(torch.rand(2, 3, 32, 32))
+    with pytest.raises(ValueError, match="expected sequences of 6 frames.*steps=5, got 4"):
+        WeakFlowVAE(latent=4, width=4).coefficients(torch.rand(4, 2, 3, 28, 28), None)
+
+
+@pytest.mark.slow
+def test_a_test_without_a_training_is_refused(tmp_path):
+    import train
+
+    config = str(EXAMPLES / "configs/digits/supervised.yaml")
+    with pytest.raises(SystemExit, match=r"last.ckpt, in .*found none. Train first"):
+        train.main(["test", "--config", config, "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "config", ["supervised_paper", "weak_paper", "unsupervised_single_paper", "unsupervised_double_paper"]

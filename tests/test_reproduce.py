@@ -164,13 +164,14 @@ def test_another_size_of_image_is_an_error():
 def test_a_run_is_named_by_all_that_it_depends_on(tmp_path, monkeypatch):
     first = Run(row("a", "vae"), 0, None, tmp_path, ())
     # Files are the same wherever they lie, but more files are other data.
-    for place, names in {"here": "ab", "there": "ab", "more": "abc"}.items():
+    for place, names in {"here": "ab", "there": "ab", "more": "abc", "other": "ab"}.items():
         (tmp_path / place / "inside").mkdir(parents=True)
         for name in names:
-            (tmp_path / place / "inside" / name).write_text("image")
-    here, there, more = (Run(row("b", "vae"), 0, tmp_path / p, tmp_path, ()).folder for p in ("here", "there", "more"))
-    assert here == there
-    assert len({first.folder, here, more}) == 3
+            (tmp_path / place / "inside" / name).write_text("other" if place == "other" else "image")
+    (tmp_path / "there" / ".DS_Store").write_text("left by a system")
+    places = [Run(row("b", "vae"), 0, tmp_path / p, tmp_path, ()).folder for p in ("here", "there", "more", "other")]
+    assert places[0] == places[1]
+    assert len({first.folder, *places}) == 4
     others = [Run(row("a", "vae"), 1, None, tmp_path, ()), Run(row("a", "beta_vae"), 0, None, tmp_path, ())]
     others += [Run(row("a", "vae", latent=8), 0, None, tmp_path, ()), Run(row("a", "vae"), 0, None, tmp_path, ("x",))]
     assert len({first.folder, *(run.folder for run in others)}) == 5
@@ -208,7 +209,9 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path):
     assert "--ckpt_path" not in fit
     assert fit[fit.index("--data.init_args.root") + 1] == str(tmp_path / "root")
     run.folder.mkdir()
-    run.checkpoint.touch()
+    run.checkpoint.write_bytes(b"half of an archive")
+    assert "--ckpt_path" not in run._commands()[0]
+    torch.save({}, run.checkpoint)
     fit, test = run._commands()
     assert fit[fit.index("--ckpt_path") + 1] == test[test.index("--ckpt_path") + 1] == str(run.checkpoint)
 
@@ -294,9 +297,15 @@ def test_figures_of_finishers_stay_where_their_run_is_not(tmp_path):
     assert list(read_rows(path.with_suffix(".csv"))) == ["ours, supervised"]
     write_table(other, experiment, "", [there._replace(runs=tmp_path / "none")], "quick")
     assert ",flow," not in other.with_suffix(".csv").read_text()
-    # A seed that is no longer shown takes its figures along.
+    # A seed that this command does not ask for stays, with its figures, unless its row has become another.
     write_table(path, experiment, "", [here], "quick")
-    assert "0.4," not in path.with_suffix(".csv").read_text()
+    assert "Seeds 0, 1;" in path.with_suffix(".md").read_text()
+    assert ",0.4," in path.with_suffix(".csv").read_text()
+    other = Run(here.row._replace(overrides={"trainer.max_steps": 7}), 0, None, tmp_path / "runs0", ())
+    finish(other, figures(0.2))
+    write_table(path, experiment, "", [other], "quick")
+    assert "Seed 0." in path.with_suffix(".md").read_text()
+    assert ",0.4," not in path.with_suffix(".csv").read_text()
 
 
 @pytest.mark.parametrize("suffix", [".md", ".csv"])
@@ -610,6 +619,29 @@ def test_a_value_may_follow_its_name():
 
 
 @pytest.mark.parametrize(
+    "given", ["--seed=0", "--seed_everything=1", "--data.seed=1", "--trainer.default_root_dir=x", "--ckpt_path=last"]
+)
+def test_what_a_run_sets_itself_is_refused(given, tmp_path):
+    with pytest.raises(SystemExit, match=f"{given.partition('=')[0]} is set for every run.*--seeds"):
+        reproduce.main(["mnist_weak", given, *folders(tmp_path)])
+
+
+def test_two_ways_to_say_the_same_are_one_run():
+    assert reproduce._joined(["--data.init_args.steps=4"]) == reproduce._joined(["--data.steps=4"])
+
+
+def test_what_no_run_reads_or_can_be_written_is_told_before_a_run_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("flowvae.runs.Run.execute", lambda run, threads: pytest.fail("started"))
+    with pytest.raises(SystemExit, match="mnist_weak reads mnist, got --data.root for shapes3d"):
+        reproduce.main(["mnist_weak", "--data.root", f"shapes3d={tmp_path}", *folders(tmp_path)])
+    with pytest.raises(SystemExit, match="is short runs by design"):
+        reproduce.main(["mnist_baseline_search", "--preset", "paper", *folders(tmp_path)])
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="expected a folder for --output"):
+        reproduce.main(["mnist_weak", "--output", str(tmp_path / "file" / "out"), "--runs", str(tmp_path / "runs")])
+
+
+@pytest.mark.parametrize(
     ("given", "named"),
     [
         (["--data.stride"], "--data.stride"),
@@ -713,6 +745,10 @@ def test_a_table_of_next_frames_says_what_was_known(tmp_path):
         entries = list(csv.DictReader((tmp_path / "calms21.csv").open(newline="")))
         assert [entry["run"] for entry in entries if entry["row"] == "VAE"] == [runs[1].folder.name] * 5
         assert sum(entry["figure"] == "flow 0: usage" for entry in entries) == 1
+    # Where no model is, what was written with it stays.
+    write_table(tmp_path / "calms21", experiment, "", runs, "quick")
+    finish_video(tmp_path / "calms21", [])
+    assert (tmp_path / "calms21.md").read_text() == text
 
 
 def test_flows_that_were_given_up_are_said_to_be_so_and_not_drawn(tmp_path):
@@ -905,10 +941,14 @@ def test_footage_has_three_flows_at_most_and_the_published_size_on_request():
     assert changes["trainer.callbacks.init_args.heal"] == 100 * 90_000 // 2500
 
 
-@pytest.mark.parametrize(("root", "written"), [("mouse.mp4", "calms21_mouse"), ("official", "calms21")])
+@pytest.mark.parametrize(
+    ("root", "written"),
+    [("mouse.mp4", "calms21_mouse"), ("cage.1.mp4", "calms21_cage_1"), ("official", "calms21")],
+)
 def test_a_table_of_other_footage_is_named_after_it(tmp_path, monkeypatch, root, written):
     (tmp_path / "official" / "task1_videos_mp4").mkdir(parents=True)
-    (tmp_path / "mouse.mp4").touch()
+    for name in ("mouse.mp4", "cage.1.mp4"):
+        (tmp_path / name).touch()
     monkeypatch.setitem(FINISHERS, "video", lambda path, runs, roots: [])
     monkeypatch.setattr("flowvae.finish.open_data", lambda run: None)
     results = {"data": "mice", "seconds": 1.0, "needs_labels": False}
@@ -919,7 +959,7 @@ def test_a_table_of_other_footage_is_named_after_it(tmp_path, monkeypatch, root,
     shown = root if root.endswith("mp4") else "data/calms21"
     assert f"`python examples/reproduce.py calms21 --data.root {shown} --seeds 0 --data.stride=3`" in text
     assert [file.stem for file in (tmp_path / "out").glob("*.md")] == [written]
-    assert text.startswith("# Footage (mouse): unsup" if root.endswith("mp4") else "# CalMS21: unsup")
+    assert text.startswith(f"# Footage ({Path(root).stem}): unsup" if root.endswith("mp4") else "# CalMS21: unsup")
 
 
 def test_a_run_that_is_killed_keeps_the_time_it_took(tmp_path):

@@ -64,10 +64,15 @@ class SequenceVAE(LightningModule):
         super().__init__()
         self.encoder = make_encoder(size, codes or latent, image_size=image_size)
         self.decoder = make_decoder(size, latent, image_size=image_size)
-        self.lr, self.hold, self.half_precision = lr, hold, bfloat16
+        self.lr, self.hold, self.half_precision, self.pixels = lr, hold, bfloat16, image_size
 
     def encode(self, frames: Tensor) -> Codes:
         """Codes `[*, latent]` of frames `[*, C, H, W]`."""
+        if frames.shape[-3:] != (3, self.pixels, self.pixels):
+            raise ValueError(
+                f"{type(self).__name__}: expected frames of 3×{self.pixels}×{self.pixels}, got "
+                f"{'×'.join(map(str, frames.shape[-3:]))}. Set image_size of model and data alike."
+            )
         flat = frames.flatten(0, -4)
         with self._precision(flat):
             mean, log_variance = self.encoder(self._pixels(flat)).float().chunk(2, -1)
@@ -129,8 +134,8 @@ class SequenceVAE(LightningModule):
 
     def learning_rate(self, progress: float) -> float:
         """Share of the peak rate at a `progress` of the training from 0 to 1: a short warm-up, then a cosine decay."""
-        decay = max(0.0, progress - self.hold) / (1 - self.hold)
-        return min(1.0, progress / 0.05) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, decay)))
+        decay = ramp(progress - self.hold, 1 - self.hold) if progress > self.hold else 0.0
+        return min(1.0, progress / 0.05) * (0.5 + 0.5 * math.cos(math.pi * decay))
 
     def _parameter_groups(self) -> list[dict]:
         return [{"params": list(self.parameters())}]
@@ -175,6 +180,11 @@ def training_progress(model: LightningModule) -> float:
     if trainer is None or trainer.state.fn != "fit":
         return 1.0
     return min(1.0, model.global_step / int(trainer.estimated_stepping_batches))
+
+
+def ramp(progress: float, share: float) -> float:
+    """How far something is that rises from 0 to 1 within a share of the training; at once within none of it."""
+    return min(1.0, progress / share) if share else 1.0
 
 
 def code_kl(mean: Tensor, std: Tensor) -> Tensor:

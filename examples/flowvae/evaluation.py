@@ -110,6 +110,7 @@ class Evaluation:
 
     @torch.no_grad()
     def _codes_of(self, frames: Tensor) -> Tensor:
+        """Means of what the encoder describes; of capsules that is z and u, before they are combined."""
         parts = [self.model.encode(part.to(self.model.device))[0].cpu() for part in frames.split(250)]
         return torch.cat(parts)
 

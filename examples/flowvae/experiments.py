@@ -34,6 +34,7 @@ class Experiment(NamedTuple):
         data: Key into `flowvae.rows.DATA` of what it runs on.
         after: Name of a function of `flowvae.finish` that makes pictures and further tables from the checkpoints.
         minutes: Expected minutes of a run of the quick preset on one core.
+        paper_sizes: Whether it can be run with the published sizes and steps.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Experiment(NamedTuple):
     data: str = "mnist"
     after: str | None = None
     minutes: float = 6.0
+    paper_sizes: bool = True
 
 
 def _table(title: str, data: str) -> Experiment:
@@ -86,6 +88,7 @@ def _search(title: str, data: str) -> Experiment:
         "ours",
         data,
         minutes=2.5,
+        paper_sizes=False,
     )
 
 

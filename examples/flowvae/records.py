@@ -99,6 +99,19 @@ def known_figures(table: Path, planned: Sequence[Run]) -> list[Measured]:
     return measured
 
 
+def other_seeds(table: Path, planned: Sequence[Run]) -> list[Run]:
+    """Runs of the planned rows with further seeds whose figures a table has, of the same configuration."""
+    known = {(entry["row"], int(entry["seed"]), entry["run"]) for entry in _entries(table) if entry["data"]}
+    have = {(run.row.name, run.seed) for run in planned}
+    found = []
+    for seed in sorted({seed for _, seed, _ in known}):
+        for row in dict.fromkeys(run.row.name for run in planned):
+            other = next(run for run in planned if run.row.name == row)._replace(seed=seed)
+            if (row, seed) not in have and (row, seed, other.folder.name) in known:
+                found.append(other)
+    return found
+
+
 def write_figures(table: Path, measured: Sequence[Measured]) -> None:
     """Write a table's CSV anew; further figures of the same runs stay."""
     lines: list[Iterable[Any]] = []

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -30,6 +31,8 @@ _ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 29), "MALLOC_MMAP_THRESHOLD_": 
 PARENT = "FLOWVAE_PARENT"
 """Environment variable with the process that a training belongs to, see `train.py`."""
 
+# Files of a data set that are looked into, and bytes at each of their ends.
+_LOOKED_INTO, _END = 64, 1 << 16
 # Raised when the training of these models changes without their configurations.
 _VERSIONS = {"/supervised": 2, "/weak": 2, "unsupervised": 4, "unsupervised_double": 2, "unsupervised_choose": 3}
 
@@ -150,7 +153,8 @@ class Run(NamedTuple):
         test = ["test", *common, *one, "--ckpt_path", str(last)]
         if self.results() is not None:
             return [test]
-        resume = ["--ckpt_path", str(last)] if last.exists() else []
+        # What was being written when the machine stopped is no archive yet.
+        resume = ["--ckpt_path", str(last)] if zipfile.is_zipfile(last) else []
         # Within an epoch the loader would begin again with batches that the model has seen.
         between = ["--checkpoint.every_n_epochs", "1", "--checkpoint.save_on_train_epoch_end", "true"]
         return [["fit", *common, *between, *resume], test]
@@ -158,11 +162,20 @@ class Run(NamedTuple):
 
 @functools.cache
 def contents(root: Path) -> str:
-    """Hash of the names and sizes of a data set's files, which are the same wherever it lies."""
-    files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    """Hash of a data set's files, which is the same wherever they lie: of names and sizes, and of the ends of some."""
     above = root.parent if root.is_file() else root
-    listing = [(path.relative_to(above).as_posix(), path.stat().st_size) for path in files]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    seen = (path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = [root] if root.is_file() else sorted(seen)
+    digest = hashlib.sha256()
+    for number, path in enumerate(files):
+        digest.update(f"{path.relative_to(above).as_posix()} {path.stat().st_size}\n".encode())
+        # Files of different images may have the same names and sizes. Of very many, some will tell.
+        if number % max(1, len(files) // _LOOKED_INTO) == 0:
+            with path.open("rb") as stream:
+                digest.update(stream.read(_END))
+                stream.seek(max(0, path.stat().st_size - _END))
+                digest.update(stream.read(_END))
+    return digest.hexdigest()
 
 
 def versions_here() -> str:

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from torchflowfield import DiffusionPrior, DynamicOTLoss, FlowBank, FlowPath, Forcing, ODEStepper, PathKL
 
-from .base import Codes, Rollout, SequenceVAE, code_kl, log_normal, training_progress
+from .base import Codes, Rollout, SequenceVAE, code_kl, log_normal, ramp, training_progress
 from .data.sequences import Batch
 from .networks import bernoulli_log_prob
 
@@ -67,6 +67,8 @@ class FlowVAE(SequenceVAE):
     ) -> None:
         super().__init__(latent, size, image_size, lr, hold, bfloat16)
         self.save_hyperparameters()
+        if decoded == 1 or decoded < 0:
+            raise ValueError(f"FlowVAE: expected decoded frames of 0, for all, or of at least 2, got {decoded}.")
         self.flows = FlowBank(fields, latent, width=width, kind=kind, control=control, frequencies=frequencies)
         self.stepper = ODEStepper(self.flows)
         self.ot = DynamicOTLoss(
@@ -155,8 +157,7 @@ class FlowVAE(SequenceVAE):
         return path.z, terms
 
     def _code_weight(self) -> float:
-        warmup = self.hparams.code_warmup
-        return min(1.0, 0.1 + 0.9 * training_progress(self) / warmup) if warmup else 1.0
+        return 0.1 + 0.9 * ramp(training_progress(self), self.hparams.code_warmup)
 
     def _reconstruction(self, z: Tensor, frames: Tensor) -> Tensor:
         """Negative log-likelihood of all frames, estimated from frame 0 and a random few of the others."""

@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from torchflowfield.viz import COLORS
 
 from .experiments import METHODS, Experiment
-from .records import BY_FACTOR, SCORES, Values, known_figures, read_rows, row_factors, write_figures, write_whole
+from .records import (
+    BY_FACTOR,
+    SCORES,
+    Values,
+    known_figures,
+    other_seeds,
+    read_rows,
+    row_factors,
+    write_figures,
+    write_whole,
+)
 from .runs import Run
 
 _DIGITS = {heading: digits for _, heading, digits in BY_FACTOR} | {"seconds": 0}
@@ -26,6 +36,9 @@ _FIRST = ("F1", "speed correlation", "relative error", "over re-encoding")
 # As many rows as a chart can show, and as many runs as a sentence can name.
 _DRAWN, _NAMED = 30, 30
 
+FROM_MODELS = "## What each flow does, seed "
+"""Headings of sections that are written with a model, and stay where it is elsewhere."""
+
 # What somebody has written between these lines of a page stays when the page is written again.
 _NOTES = ("<!-- notes -->", "<!-- end of notes -->")
 
@@ -34,13 +47,15 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     """Write `path` with `.md`, `.csv` and, up to 30 rows, `.png`; what is missing stays out and is named.
 
     Where a run is not here, but a table beside this one has its figures, of the same configuration and seed, they are
-    kept. So is what was written by hand between `<!-- notes -->` and `<!-- end of notes -->`.
+    kept. So are further seeds that the table has, and what was written by hand between `<!-- notes -->` and
+    `<!-- end of notes -->`, and what each flow does.
 
     Raises:
         SystemExit: If no run is done.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     table, page = path.with_suffix(".csv"), path.with_suffix(".md")
+    planned = [*planned, *other_seeds(table, planned)]
     measured = known_figures(table, planned)
     if not measured:
         raise SystemExit(f"reproduce: no run of {experiment.title!r} finished; see the logs.")
@@ -73,12 +88,14 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     if drawn:
         lines += [f"![Errors of the models]({path.name}.png)", ""]
     lines += _notes(page)
+    kept, _ = _sections(page)
     if len(experiment.rows) > 4:
         lines += _comparison(rows, factors, {run.row.name: run.needs_labels for run in planned})
     else:
         for name, values in rows.items():
             if values:
                 lines += [f"## {name}", "", *_factor_table(values), ""]
+    lines += [line for section in kept.values() for line in [*section, ""]]
     write_whole(page, "\n".join(lines).rstrip() + "\n")
     written = [page, table]
     if drawn:
@@ -92,6 +109,27 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
 def _listed(runs: Sequence[Run]) -> str:
     names = [f"{run.row.name}, seed {run.seed}" for run in runs[:_NAMED]]
     return "; ".join(names) + (f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else "")
+
+
+def take_sections(path: Path) -> dict[str, list[str]]:
+    """Take the sections that `FROM_MODELS` begins out of an experiment's Markdown; their lines by heading."""
+    page = path.with_suffix(".md")
+    taken, kept = _sections(page)
+    if taken:
+        write_whole(page, "\n".join(kept).rstrip() + "\n")
+    return taken
+
+
+def _sections(page: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """The lines of such sections by heading, and those of the rest."""
+    taken: dict[str, list[str]] = {}
+    kept: list[str] = []
+    section = kept
+    for line in page.read_text().splitlines() if page.exists() else []:
+        if line.startswith("## "):
+            section = taken.setdefault(line, []) if line.startswith(FROM_MODELS) else kept
+        section.append(line)
+    return {heading: "\n".join(lines).rstrip().split("\n") for heading, lines in taken.items()}, kept
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:

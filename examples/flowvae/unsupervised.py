@@ -9,7 +9,7 @@ from torch.distributions import Laplace
 
 from torchflowfield import Annealing, SpikeSlab, SpikeSlabPosterior, SpikeSlabPrior
 
-from .base import Codes, parameter_groups, training_progress
+from .base import Codes, parameter_groups, ramp, training_progress
 from .data.sequences import Batch
 from .networks import make_pair_network, pair_features, shuffle_views
 from .supervised import FlowVAE
@@ -127,7 +127,7 @@ class UnsupervisedFlowVAE(FlowVAE):
             codes = self.look(frames)[1]
         draw, unexplained = self._infer(frames, codes)
         kl = self.prior.kl(draw)
-        weight = self.hparams.spike_weight * min(1.0, training_progress(self) / self.hparams.spike_warmup)
+        weight = self.hparams.spike_weight * ramp(training_progress(self), self.hparams.spike_warmup)
         cost = (weight * kl.spike + kl.slab).sum(0).mean()
         if self._is_consistent():
             some = slice(self._share(frames.shape[1]))
@@ -162,7 +162,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         seen = shuffle_views(frames, mirror=False, turn=self.hparams.shuffle == "views") if shuffle else frames
         with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
             features = self.pair_features(seen)
-            temperature = Annealing(*self.hparams.temperature, steps=1)(progress / self.hparams.anneal)
+            temperature = Annealing(*self.hparams.temperature, steps=1)(ramp(progress, self.hparams.anneal))
             draw = self.posterior(features, temperature, use_slab=False, sample=False if settled else None)
         if not self._has_speeds():
             return draw, None
@@ -215,7 +215,7 @@ class UnsupervisedFlowVAE(FlowVAE):
         if not self.hparams.slab:
             return super().learning_rate(progress)
         start = self.hparams.settle_from
-        if progress < start:
+        if progress < start or start >= 1:
             return super().learning_rate(progress / start)
         return super().learning_rate((progress - start) / (1 - start)) / 2
 

@@ -14,7 +14,7 @@ from .base import SequenceVAE
 from .footage import correlation, in_words, measure
 from .pictures import save_pictures
 from .records import Further, add_further
-from .tables import append_lines, append_table
+from .tables import FROM_MODELS, append_lines, append_table, take_sections
 
 _NEXT = "next frame: "
 _BELOW = (
@@ -62,7 +62,7 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
         opened: Every finished run with its model and its data module.
     """
     figures: list[Further] = []
-    sections, written = [], []
+    sections, written = take_sections(path), []
     for run, model, data in opened:
         batches = [batch["frames"].transpose(0, 1) for batch in data.test_dataloader()[-1]]
         parts = [next_frame_errors(model, frames) for frames in batches]
@@ -71,7 +71,7 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
             figures.append(Further(run, run.row.name, _NEXT + name, value))
         if hasattr(model, "infer"):
             section, usage, pictures = describe_flows(path, model, data, run.seed)
-            sections.append(section)
+            sections[section[0]] = section
             figures += [Further(run, run.row.name, name, value) for name, value in usage.items()]
             written += pictures
     found = add_further(path.with_suffix(".csv"), figures)
@@ -80,8 +80,8 @@ def finish_video(path: Path, opened: Sequence[tuple[Any, SequenceVAE, Any]]) -> 
         for row, values in found.items()
     }
     append_table(path, "Next-frame error", errors, digits=4, below=_BELOW)
-    for section in sections:
-        append_lines(path, section)
+    for heading in sorted(sections):
+        append_lines(path, sections[heading])
     return written
 
 
@@ -103,7 +103,7 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     draw = model.infer(frames)
     shown = _MEASURED[data.camera]
     measured = measure(frames, background, data.camera)
-    lines = [f"## What each flow does, seed {seed}", ""]
+    lines = [f"{FROM_MODELS}{seed}", ""]
     lines += [f"| flow | usage | {' | '.join(f'g and {name}' for name in shown)} | its traversal |"]
     lines += ["|---" * (len(shown) + 3) + "|"]
     folder = path.parent / "pictures"

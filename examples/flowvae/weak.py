@@ -6,7 +6,7 @@ from torch import Tensor
 
 from torchflowfield import Annealing, FlowSelector
 
-from .base import Codes, parameter_groups, training_progress
+from .base import Codes, parameter_groups, ramp, training_progress
 from .data.sequences import Batch
 from .networks import make_sequence_network, shuffle_views
 from .supervised import FlowVAE
@@ -52,12 +52,18 @@ class WeakFlowVAE(FlowVAE):
 
     def coefficients(self, frames: Tensor, batch: Batch | None, codes: Codes | None = None) -> tuple[Tensor, Tensor]:
         """The chosen flow, constant over the sequence."""
+        if len(frames) != self.hparams.steps + 1:
+            raise ValueError(
+                f"WeakFlowVAE: expected sequences of {self.hparams.steps + 1} frames, as the selector was built for "
+                f"steps={self.hparams.steps}, got {len(frames)}. Set --model.init_args.steps and --data.steps alike."
+            )
         progress = training_progress(self)
         views = self.hparams.shuffle == "views"
         seen = shuffle_views(frames, mirror=views, turn=views) if self.training else frames
         with self._precision(frames):
             features = self.sequence_network(self._pixels(seen).transpose(0, 1).flatten(1, 2)).float()
-        choice = self.selector(features, Annealing(*self.hparams.temperature, steps=1)(progress / self.hparams.anneal))
+        temperature = Annealing(*self.hparams.temperature, steps=1)(ramp(progress, self.hparams.anneal))
+        choice = self.selector(features, temperature)
         weights = choice.weights.expand(len(frames) - 1, -1, -1)
         weight = 1 + (self.hparams.choice_weight - 1) * max(0.0, 1 - progress / 0.3)
         return weights, weight * self.selector.kl(choice).mean()
