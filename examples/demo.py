@@ -3,6 +3,7 @@
 python examples/demo.py
 """
 
+import sys
 import time
 from pathlib import Path
 
@@ -40,7 +41,13 @@ def demo(output: Path = Path("runs/demo"), max_steps: int | None = None) -> None
     print(f"Pictures and GIFs in {output / 'pictures'}:")
     for file in files:
         print(f"  {file.name}")
-    print(f"Start with {files[1]}; draw more with: python examples/traverse.py {checkpoint}")
+    print(f"Start with {files[1]}; draw more with: {_python()} examples/traverse.py {checkpoint}")
+
+
+def _python() -> str:
+    """How this interpreter is called from here; `make` does not put it on the path."""
+    own, here = Path(sys.executable), Path.cwd()
+    return str(own.relative_to(here) if own.is_relative_to(here) else own)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ def make_data(name: str, output: Path | None = None) -> Path:
     output = default_folder(name) if output is None else output
     damaged = make(name, output).verify()
     if damaged:
-        raise RuntimeError(f"{output}: expected whole files, got damage in {', '.join(damaged[:5])}. Run this again.")
+        raise RuntimeError(
+            f"{output}: expected whole files of this version alone, got others: {', '.join(damaged[:5])}. Delete them, "
+            f"or the folder, and run this again."
+        )
     print(f"{output}: complete")
     return output
 

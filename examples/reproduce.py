@@ -16,8 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
+from flowvae.data.files import title_of
 from flowvae.experiments import EXPERIMENTS, Experiment
 from flowvae.finish import FINISHERS, OTHER_DATA, check_data
+from flowvae.records import other_seeds
 from flowvae.rows import DATA, data_of, on_footage, paper_row
 from flowvae.runs import Run
 from flowvae.tables import write_table
@@ -84,7 +86,7 @@ def _joined(arguments: list[str]) -> list[str]:
         if re.fullmatch(_OWN, name):
             raise SystemExit(f"reproduce: {name} is set for every run by itself; for seeds use --seeds. Leave it out.")
     # One name for what can be said in two ways, as runs are kept under what was said.
-    return [re.sub(r"^--data\.init_args\.", "--data.", argument) for argument in joined]
+    return [re.sub(r"^--(data|model)\.init_args\.", r"--\1.", argument) for argument in joined]
 
 
 def plan(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
@@ -145,10 +147,14 @@ def reproduce(console: Console, options: argparse.Namespace) -> None:
     name = options.experiment
     if footage is not None:
         # A dot would begin a suffix.
-        name += "_" + re.sub(r"[^\w-]", "_", footage.stem)
-        experiment = experiment._replace(title=f"Footage ({footage.stem}): {experiment.title.partition(': ')[2]}")
+        title = title_of(footage)
+        name += "_" + re.sub(r"[^\w-]", "_", title)
+        experiment = experiment._replace(title=f"Footage ({title}): {experiment.title.partition(': ')[2]}")
     name += "_paper" if options.preset == "paper" else ""
-    written = write_table(options.output / name, experiment, _command(options), planned, options.preset)
+    # What is known of further seeds stays in the table.
+    planned += other_seeds((options.output / name).with_suffix(".csv"), planned)
+    command = _command(options, sorted({run.seed for run in planned}))
+    written = write_table(options.output / name, experiment, command, planned, options.preset)
     if experiment.after is not None:
         models = [run for run in planned if run.results() is not None and run.checkpoint.exists()]
         if not models:
@@ -248,14 +254,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _command(options: argparse.Namespace) -> str:
+def _command(options: argparse.Namespace, seeds: list[int]) -> str:
     parts = [f"python examples/reproduce.py {options.experiment}"]
     experiment = EXPERIMENTS[options.experiment]
     footage = other_footage(experiment, options)
     shown = _shown_roots(options.root, experiment.data) if footage is None else [footage.name]
     parts += [f"--data.root {name}" for name in shown]
     parts += ["--preset paper"] if options.preset == "paper" else []
-    parts += ["--seeds " + " ".join(map(str, options.seeds))] if options.seeds != [0, 1, 2] else []
+    parts += ["--seeds " + " ".join(map(str, seeds))] if seeds != [0, 1, 2] else []
     return " ".join([*parts, *map(_quoted, options.extra)])
 
 

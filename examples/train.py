@@ -40,7 +40,7 @@ class SequenceCLI(LightningCLI):
         """Look for the newest weights where they are asked for: Lightning would go on with a new model."""
         given = self.config[self.subcommand]
         folder = Path(given.trainer.default_root_dir or ".")
-        if given.get("ckpt_path") == "last" and not any(folder.rglob("last.ckpt")):
+        if self.subcommand != "fit" and given.get("ckpt_path") == "last" and not (folder / "last.ckpt").is_file():
             raise SystemExit(
                 f"train: expected weights of an earlier training, last.ckpt, in {folder}, found none. Train first, or "
                 f"give the folder of a training as --trainer.default_root_dir."

@@ -13,6 +13,12 @@ settings.register_profile(
 settings.load_profile("torchflowfield")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "without_hook" in item.fixturenames:
+            item.add_marker("unhooked")
+
+
 @pytest.fixture(autouse=True)
 def float64_and_a_fixed_seed():
     before = torch.get_default_dtype()

@@ -239,3 +239,16 @@ def test_an_empty_batch_has_an_empty_path(density):
     path = ODEStepper(FlowBank(2, 4), "dopri5", density=density)(torch.randn(0, 4), 0, steps=2)
     assert path.z.shape == (3, 0, 4)
     assert (path.log_det is None) == (density is None)
+
+
+def test_a_divergence_of_random_probes_is_no_state_for_an_adaptive_method():
+    class Well(torch.nn.Module):
+        def forward(self, t, z):
+            return -z.square().square().sum(-1)
+
+    z = 0.1 * torch.randn(2, 5)
+    estimated, exact = (FlowBank([AutogradPotential(Well(), exact_dim=n)]) for n in (4, 5))
+    with pytest.raises(ValueError, match="estimated anew each time.*exact_dim=5"):
+        ODEStepper(estimated, "dopri5")(z, 0, steps=1)
+    free = ODEStepper(estimated, "dopri5", density=None)(z, 0, steps=1, record=False)
+    close(free.z, ODEStepper(exact, "dopri5")(z, 0, steps=1).z, rtol=1e-4, atol=1e-5)

@@ -300,6 +300,7 @@ class TestLazyBank:
 
 
 class TestErrors:
+    @pytest.mark.unhooked
     @pytest.mark.parametrize("shape", [(4,), (5, 4), (5, 2), (6, 3), (1, 3), (5, 1, 3), (7, 5, 3), ()])
     def test_weights_that_would_have_to_be_broadcast(self, shape, request):
         if shape == ():
@@ -374,7 +375,7 @@ def test_a_bank_on_the_meta_device_gives_shapes():
     assert bank(0.0, z, torch.ones(2, device="meta")).shape == (5, 4)
 
 
-@pytest.mark.parametrize("fields", [3.0, "3", ["potential"], PotentialFlowField(4), [FlowBank(2, 4)]])
+@pytest.mark.parametrize("fields", [3.0, True, "3", ["potential"], PotentialFlowField(4), [FlowBank(2, 4)]])
 def test_what_is_neither_a_number_nor_a_list_of_fields_is_refused(fields, without_hook):
     with pytest.raises(TypeError, match="number of fields or a list of modules"):
         FlowBank(fields)

@@ -269,6 +269,9 @@ def test_a_test_without_a_training_is_refused(tmp_path):
     import train
 
     config = str(EXAMPLES / "configs/digits/supervised.yaml")
+    # Weights of a training further below are not those that Lightning would take.
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "last.ckpt").touch()
     with pytest.raises(SystemExit, match=r"last.ckpt, in .*found none. Train first"):
         train.main(["test", "--config", config, "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)])
 

@@ -353,3 +353,12 @@ def test_a_prior_that_sums_over_other_axes_is_an_error(axes):
 def test_codes_in_place_of_a_path_are_refused(loss, without_hook):
     with pytest.raises(TypeError, match="expected the path that an ODEStepper returns, got Tensor"):
         loss(torch.randn(3, 5, 4))
+
+
+@pytest.mark.parametrize("size", ["dim", "K", "width"])
+def test_a_forcing_of_no_size_is_refused(size, without_hook):
+    for value in (0, 2.5):
+        with pytest.raises(
+            ValueError, match=f"Forcing: expected {size} to be a whole number of at least 1, got {value}"
+        ):
+            Forcing(**{"dim": 4, "K": 3, size: value})

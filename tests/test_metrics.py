@@ -141,3 +141,22 @@ def test_commutators_take_a_context():
     norms = commutator_norms(bank, 0.5, z, context)
     assert norms[0, 1] > 0
     assert (norms - commutator_norms(bank, 0.5, z, -context)).abs().max() > 1e-6
+
+
+def test_the_error_of_large_frames_in_half_precision_is_finite():
+    true = torch.ones(5, 1, 3, 128, 128, dtype=torch.float16)
+    assert equivariance_error(true / 2, true).tolist() == [98_304.0]
+    assert equivariance_error(true / 2, true, relative=True).tolist() == [0.5]
+
+
+def test_speeds_that_do_not_fit_and_spikes_that_are_not_finite_are_refused(without_hook):
+    spikes = (torch.rand(8, 16, 3) > 0.5).double()
+    for speeds in (spikes.transpose(0, 1), torch.cat((spikes, spikes[..., :1]), -1), spikes[..., :2]):
+        with pytest.raises(ValueError, match=r"expected a speed for every factor of \(8, 16, 3\)"):
+            transformation_recovery(spikes, spikes, spikes, speeds)
+    lost = spikes.clone()
+    lost[0] = torch.nan
+    with pytest.raises(ValueError, match="expected finite spikes"):
+        transformation_recovery(lost, spikes)
+    with pytest.raises(ValueError, match="expected finite slabs"):
+        transformation_recovery(spikes, spikes, lost, spikes)

@@ -24,7 +24,7 @@ from flowvae.experiments import EXPERIMENTS, METHODS, Experiment  # noqa: E402
 from flowvae.finish import FINISHERS, check_data  # noqa: E402
 from flowvae.model import FlowVAE, UnsupervisedFlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
-from flowvae.records import Further, add_further, columns, read_rows  # noqa: E402
+from flowvae.records import Further, add_further, columns, other_seeds, read_rows  # noqa: E402
 from flowvae.rows import DATA, Row, data_of, on_footage, paper_row, row  # noqa: E402
 from flowvae.runs import CONFIGS, Run, _counting  # noqa: E402
 from flowvae.searches import CHOSEN, SETTINGS, WHOLE  # noqa: E402
@@ -297,15 +297,24 @@ def test_figures_of_finishers_stay_where_their_run_is_not(tmp_path):
     assert list(read_rows(path.with_suffix(".csv"))) == ["ours, supervised"]
     write_table(other, experiment, "", [there._replace(runs=tmp_path / "none")], "quick")
     assert ",flow," not in other.with_suffix(".csv").read_text()
-    # A seed that this command does not ask for stays, with its figures, unless its row has become another.
+    # A seed that a command does not ask for can be found, unless its row has become another.
+    assert other_seeds(path.with_suffix(".csv"), [here]) == [there._replace(runs=here.runs)]
+    assert other_seeds(path.with_suffix(".csv"), [here, there]) == []
+    changed = here._replace(row=here.row._replace(overrides={"trainer.max_steps": 7}))
+    assert other_seeds(path.with_suffix(".csv"), [changed]) == []
+    # Otherwise it takes its figures along.
     write_table(path, experiment, "", [here], "quick")
-    assert "Seeds 0, 1;" in path.with_suffix(".md").read_text()
-    assert ",0.4," in path.with_suffix(".csv").read_text()
-    other = Run(here.row._replace(overrides={"trainer.max_steps": 7}), 0, None, tmp_path / "runs0", ())
-    finish(other, figures(0.2))
-    write_table(path, experiment, "", [other], "quick")
-    assert "Seed 0." in path.with_suffix(".md").read_text()
-    assert ",0.4," not in path.with_suffix(".csv").read_text()
+    assert "0.4," not in path.with_suffix(".csv").read_text()
+
+
+def test_a_command_for_fewer_seeds_keeps_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("flowvae.runs.Run.execute", lambda run, threads: finish(run, figures(0.2 + 0.1 * run.seed)))
+    for seeds in (["0", "1"], ["1"]):
+        reproduce.main(["mnist_weak", "--seeds", *seeds, *folders(tmp_path)])
+    text = (tmp_path / "out" / "mnist_weak.md").read_text()
+    assert "Seeds 0, 1; mean" in text
+    assert "mnist_weak --seeds 0 1`" in text
+    assert "0.250 ± 0.071" in text
 
 
 @pytest.mark.parametrize("suffix", [".md", ".csv"])
@@ -627,7 +636,9 @@ def test_what_a_run_sets_itself_is_refused(given, tmp_path):
 
 
 def test_two_ways_to_say_the_same_are_one_run():
-    assert reproduce._joined(["--data.init_args.steps=4"]) == reproduce._joined(["--data.steps=4"])
+    for name in ("data.steps", "model.lr"):
+        long = name.replace(".", ".init_args.")
+        assert reproduce._joined([f"--{long}=4"]) == reproduce._joined([f"--{name}=4"])
 
 
 def test_what_no_run_reads_or_can_be_written_is_told_before_a_run_starts(tmp_path, monkeypatch):
@@ -749,6 +760,13 @@ def test_a_table_of_next_frames_says_what_was_known(tmp_path):
     write_table(tmp_path / "calms21", experiment, "", runs, "quick")
     finish_video(tmp_path / "calms21", [])
     assert (tmp_path / "calms21.md").read_text() == text
+    # What flows of other runs do says nothing of these.
+    others = [run._replace(extra=("--data.stride=9",)) for run in runs]
+    for run in others:
+        finish(run, {"data": "mice", "seconds": 1.0, "needs_labels": False})
+    write_table(tmp_path / "calms21", experiment, "", others, "quick")
+    finish_video(tmp_path / "calms21", [])
+    assert "What each flow does" not in (tmp_path / "calms21.md").read_text()
 
 
 def test_flows_that_were_given_up_are_said_to_be_so_and_not_drawn(tmp_path):
@@ -943,10 +961,16 @@ def test_footage_has_three_flows_at_most_and_the_published_size_on_request():
 
 @pytest.mark.parametrize(
     ("root", "written"),
-    [("mouse.mp4", "calms21_mouse"), ("cage.1.mp4", "calms21_cage_1"), ("official", "calms21")],
+    [
+        ("mouse.mp4", "calms21_mouse"),
+        ("cage.1.mp4", "calms21_cage_1"),
+        ("day.2", "calms21_day_2"),
+        ("official", "calms21"),
+    ],
 )
 def test_a_table_of_other_footage_is_named_after_it(tmp_path, monkeypatch, root, written):
     (tmp_path / "official" / "task1_videos_mp4").mkdir(parents=True)
+    (tmp_path / "day.2").mkdir()
     for name in ("mouse.mp4", "cage.1.mp4"):
         (tmp_path / name).touch()
     monkeypatch.setitem(FINISHERS, "video", lambda path, runs, roots: [])
@@ -956,10 +980,11 @@ def test_a_table_of_other_footage_is_named_after_it(tmp_path, monkeypatch, root,
     root_of = ["--data.root", str(tmp_path / root)]
     reproduce.main(["calms21", *root_of, "--seeds", "0", "--data.stride", "3", *folders(tmp_path)])
     text = (tmp_path / "out" / f"{written}.md").read_text()
-    shown = root if root.endswith("mp4") else "data/calms21"
+    shown = "data/calms21" if root == "official" else root
     assert f"`python examples/reproduce.py calms21 --data.root {shown} --seeds 0 --data.stride=3`" in text
     assert [file.stem for file in (tmp_path / "out").glob("*.md")] == [written]
-    assert text.startswith(f"# Footage ({Path(root).stem}): unsup" if root.endswith("mp4") else "# CalMS21: unsup")
+    title = "CalMS21" if root == "official" else f"Footage ({root.removesuffix('.mp4')})"
+    assert text.startswith(f"# {title}: unsup")
 
 
 def test_a_run_that_is_killed_keeps_the_time_it_took(tmp_path):

@@ -114,6 +114,7 @@ def test_a_lazy_stack_materializes_in_the_dtype_it_was_moved_to():
     assert fields.weight.dtype == torch.float32
 
 
+@pytest.mark.unhooked
 @pytest.mark.parametrize(
     ("options", "message"),
     [

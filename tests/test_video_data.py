@@ -389,6 +389,12 @@ def test_a_video_that_was_cut_without_encoding_it_anew_is_whole(clip, tmp_path):
     assert len(shown) == 150
     assert abs(shown[0].mean() - 10) <= 1
     assert abs(shown[-1].mean() - 159) <= 1
+    # The last entry of its list of edits says how long it lasts: three seconds, in place of five.
+    content = bytearray(cut.read_bytes())
+    entry = content.index(b"elst") + 12
+    content[entry : entry + 4] = (3000).to_bytes(4, "big")
+    cut.write_bytes(content)
+    assert len(list(read_clip(cut, "whole", 8))) == 90
 
 
 def test_frames_and_clips_are_in_the_order_of_their_numbers(tmp_path):
@@ -416,6 +422,8 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     values = np.array([0, 257, 32_896, 65_535], np.uint16).repeat(16).reshape(8, 8)
     Image.fromarray(values).save(tmp_path / "deep.png")
     assert read_image(tmp_path / "deep.png", "whole", 8)[:, :, 0].flatten()[::16].tolist() == [0, 1, 128, 255]
+    Image.fromarray(np.full((8, 8), 200, np.uint16)).save(tmp_path / "shallow.png")
+    assert (read_image(tmp_path / "shallow.png", "whole", 8) == 200).all()
 
 
 def test_many_clips_keep_few_files_open_and_none_travels_to_a_worker(tmp_path):
@@ -425,10 +433,16 @@ def test_many_clips_keep_few_files_open_and_none_travels_to_a_worker(tmp_path):
     assert sum("packed" in link for link in open_files()) < 70
     assert len(pickle.dumps(packed)) < packed[0][:].nbytes
     assert np.array_equal(pickle.loads(pickle.dumps(packed))[7][:], packed[7][:])
+    np.save(tmp_path / "other.npy", packed[8][:])
+    (tmp_path / "other.npy").replace(packed[1].path)
+    with pytest.raises(DataError, match="expected the frames that were there at first"):
+        packed[1][:]
 
 
 def open_files():
-    """What this process has open or mapped, under Linux."""
+    """What this process has open, where Linux tells."""
+    if not os.path.isdir("/proc/self/fd"):
+        return []
     links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
     return [link for link in links if os.path.exists(link)]
 
@@ -557,6 +571,14 @@ def test_a_part_of_cityscapes_is_called_one(tmp_path):
     data = CityscapesData(tmp_path, partial=True, image_size=8)
     assert data.name == "part of Cityscapes (6 snippets)"
     assert {part: len(segments) for part, segments in data.parts.items()} == {"train": 4, "val": 1, "test": 1}
+
+
+def test_a_part_of_cityscapes_has_snippets_for_every_part(tmp_path):
+    write_cityscapes(tmp_path, {"train": ["aachen"], "val": ["lindau"]})
+    for file in (tmp_path / "leftImg8bit_sequence/val/lindau").glob("lindau_000001_*"):
+        file.unlink()
+    with pytest.raises(DataError, match="expected snippets for test, or two or more of the validation part.*got 1"):
+        CityscapesData(tmp_path, partial=True, image_size=8).setup()
 
 
 @pytest.mark.usefixtures("few_snippets")

@@ -65,3 +65,12 @@ def test_pictures_take_tensors_with_gradients_and_coefficients_of_any_size():
     low, high = figure.axes[0].get_ylim()
     assert low < -1.5
     assert high > 3
+
+
+def test_pictures_of_half_precision_and_of_bytes(without_hook):
+    field = PotentialFlowField(4, width=8).bfloat16()
+    axes = torch.eye(4, dtype=torch.bfloat16)[:2]
+    assert phase_portrait(field, torch.zeros(4, dtype=torch.bfloat16), axes, resolution=8).collections
+    coefficients_over_time(torch.rand(5, 2, dtype=torch.bfloat16), torch.rand(5, 2))
+    with pytest.raises(TypeError, match="expected floating-point frames.*got torch.uint8"):
+        traversal_grid(torch.zeros(2, 1, 3, 4, 4, dtype=torch.uint8))

@@ -7,6 +7,7 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
+from torchflowfield.autograd import AutogradPotential
 from torchflowfield.custom import FieldStack
 from torchflowfield.fields import Snapshot
 from torchflowfield.interface import Selection
@@ -66,6 +67,7 @@ class AdaptiveSolver:
         atol: float,
     ) -> None:
         self._density, self._adjoint = density, adjoint
+        self._potentials = [module for module in stack.modules() if isinstance(module, AutogradPotential)]
         self._settings = {"method": method, "rtol": rtol, "atol": atol}
         self._step: Tensor | None = None
         self._inputs = (*stack.parameters(), context)
@@ -79,6 +81,12 @@ class AdaptiveSolver:
         """Move `z` over a span of time; returns the new `z` and the log-determinant, if wanted."""
         if not z.numel():  # torchdiffeq finds no step for it
             return z, z.new_zeros(z.shape[:-1]) if self._density else None
+        if self._density and any(z.shape[-1] > potential.exact_dim for potential in self._potentials):
+            raise ValueError(
+                f"ODEStepper: an adaptive method cannot control the error of a divergence that is estimated anew "
+                f"each time. Build the AutogradPotential with exact_dim={z.shape[-1]}, or the stepper with "
+                f"density=None or a method of fixed steps."
+            )
         dynamics, times = AugmentedDynamics(self._at, controls), torch.stack(span)
         state = (z, z.new_zeros(z.shape[:-1])) if self._density else (z,)
         # A step has to end at each end of the span (the adjoint goes back): past it, torchdiffeq interpolates by a

@@ -73,7 +73,7 @@ class FlowBank(nn.Module):
         check_choice("FlowBank", "control", control, ("single", "double"))
         self.control = control
         self.stack: RidgeStack | FieldStack
-        if isinstance(K, Integral):
+        if isinstance(K, Integral) and not isinstance(K, bool):
             K = int(K)
             if control == "double" and kind != "helmholtz":
                 raise ValueError(f"FlowBank: control='double' needs kind='helmholtz' with its two parts, got {kind!r}.")

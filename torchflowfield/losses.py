@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchflowfield._checks import check_choice, check_path
+from torchflowfield._checks import check_choice, check_path, check_whole
 from torchflowfield.stepper import FlowPath
 
 _NOT_RECORDED = "DynamicOTLoss: expected a recorded path. Call the stepper with record=True."
@@ -20,12 +20,16 @@ class Forcing(nn.Module):
         K: Number of fields.
         width: Hidden units.
 
+    Raises:
+        ValueError: For sizes that are no whole numbers of at least one.
+
     Reference:
         Song et al., Flow Factorized Representation Learning, NeurIPS 2023.
     """
 
     def __init__(self, dim: int, K: int, *, width: int = 64) -> None:
         super().__init__()
+        check_whole("Forcing", dim=dim, K=K, width=width)
         self.network = nn.Sequential(nn.Linear(dim + 1, width), nn.Tanh(), nn.Linear(width, K))
 
     def forward(self, t: Float[Tensor, "*#batch"], z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch fields"]:

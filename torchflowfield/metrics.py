@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torchflowfield._checks import check_finite
 from torchflowfield.bank import FlowBank
 from torchflowfield.interface import Time
 
@@ -26,7 +27,7 @@ def equivariance_error(
     Args:
         predicted: Frames of the model, frame 0 first.
         true: True frames.
-        relative: Divide by $\sum_{t=1}^T \|x_t\|_1$, to compare data sets and sizes.
+        relative: Divide by $\sum_{t=1}^T \|x_t\|_1$, to compare data sets and sizes; not finite where all is black.
 
     Raises:
         ValueError: If the shapes differ, or there is no frame after the first.
@@ -53,7 +54,9 @@ def equivariance_error(
 
 
 def _per_sample(frames: Tensor) -> Tensor:
-    return frames.abs().transpose(0, 1).flatten(1).sum(1)
+    # In float16 a sum over pixels would soon be infinite.
+    wide = torch.promote_types(frames.dtype, torch.float32)
+    return frames.abs().transpose(0, 1).flatten(1).sum(1, dtype=wide)
 
 
 def importance_weighted_log_likelihood(
@@ -110,7 +113,8 @@ def transformation_recovery(
         true_speeds: True speed of every factor.
 
     Raises:
-        ValueError: If the numbers of steps differ, or that of slabs fits neither controls nor fields.
+        ValueError: If the numbers of steps differ, that of slabs fits neither controls nor fields, or that of speeds
+            does not fit the factors; or for spikes or slabs that are not finite.
 
     Reference:
         Song et al., Unsupervised Representation Learning from Sparse Transformation Analysis, arXiv 2410.05564.
@@ -129,6 +133,14 @@ def transformation_recovery(
             f"transformation_recovery: expected a slab for every control or field of {tuple(spikes.shape)}, got "
             f"{tuple(slabs.shape)}."
         )
+    if true_speeds is not None and true_speeds.shape != true_spikes.shape:
+        raise ValueError(
+            f"transformation_recovery: expected a speed for every factor of {tuple(true_spikes.shape)}, got "
+            f"{tuple(true_speeds.shape)}."
+        )
+    check_finite("transformation_recovery", "spikes", spikes)
+    if slabs is not None:
+        check_finite("transformation_recovery", "slabs", slabs)
     inferred = (spikes > 0.5).flatten(0, -2).double()
     true = (true_spikes > 0.5).flatten(0, -2).double()
     both = inferred.mT @ true

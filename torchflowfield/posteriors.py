@@ -80,7 +80,7 @@ class FlowSelector(nn.Module):
 
     def __init__(self, in_features: int, K: int) -> None:
         super().__init__()
-        check_whole("FlowSelector", K=K)
+        check_whole("FlowSelector", in_features=in_features, K=K)
         self.K = K
         self.head = nn.Linear(in_features, K)
 
@@ -155,21 +155,19 @@ class SpikeSlabPosterior(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("SpikeSlabPosterior", "control", control, ("single", "double"))
-        check_whole("SpikeSlabPosterior", K=K)
+        check_whole("SpikeSlabPosterior", in_features=in_features, K=K)
         if slab is not None and not slab.has_rsample:
             raise TypeError(f"SpikeSlabPosterior: slabs need reparameterised samples, which {slab.__name__} lacks.")
         if slab is not None and not isinstance(slab.arg_constraints, dict):
             raise TypeError(
                 f"SpikeSlabPosterior: slabs need arguments free of each other, which {slab.__name__} lacks."
             )
-        self.K, self.control, self.hard, self.slab_family = K, control, hard, slab
+        self.K, self.control, self.hard, self.slab_family, self.slab_range = K, control, hard, slab, slab_range
         self.spike_head = nn.Linear(in_features, self.num_controls)
         self.enabled: Tensor
         self.register_buffer("enabled", torch.ones(self.num_controls, dtype=torch.bool))
         arguments: dict[str, Any] = {} if slab is None else dict(slab.arg_constraints)
         self.slab_constraints = {n: c for n, c in arguments.items() if c is not constraints.dependent}
-        if "loc" in self.slab_constraints:
-            self.slab_constraints["loc"] = constraints.interval(*slab_range)
         size = in_features if slab_features is None else slab_features
         self.slab_head = nn.Linear(size, K * len(self.slab_constraints)) if slab is not None else None
         if self.slab_head is not None:
@@ -206,9 +204,7 @@ class SpikeSlabPosterior(nn.Module):
         drawn = self.training if sample is None else sample
         spikes = self._sample_spikes(logits, temperature) if drawn else most_probable(logits)
         draw = SpikeSlab(spikes, spikes, None, logits)
-        if self.slab_head is None or not use_slab:
-            return draw
-        return self.with_slabs(draw, features)
+        return self.with_slabs(draw, features) if use_slab and self.slab_head is not None else draw
 
     def with_slabs(self, draw: SpikeSlab, features: Float[Tensor, "*steps features"]) -> SpikeSlab:
         """Give the spikes of a draw slabs from features `[T, *, slab_features]`, which may depend on them.
@@ -238,8 +234,13 @@ class SpikeSlabPosterior(nn.Module):
         self.enabled[control] = False
 
     def _slab(self, raw: Tensor) -> Distribution:
-        known = enumerate(self.slab_constraints.items())
-        values = {name: transform_to(constraint)(raw[..., i]) for i, (name, constraint) in known}
+        low, high = self.slab_range
+        values = {}
+        for i, (name, constraint) in enumerate(self.slab_constraints.items()):
+            if name == "loc":
+                values[name] = low + (high - low) * raw[..., i].sigmoid()
+            else:
+                values[name] = transform_to(constraint)(raw[..., i])
         return self.slab_family(**values, validate_args=validates(raw))  # type: ignore[misc]
 
     def _sample_spikes(self, logits: Tensor, temperature: float) -> Tensor:

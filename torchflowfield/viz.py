@@ -23,6 +23,10 @@ def _pixels(frames: Tensor, zoom: int) -> np.ndarray:
         raise ValueError(
             f"viz: expected frames of shape (frames, batch, 1 or 3, height, width), got {tuple(frames.shape)}."
         )
+    if not frames.is_floating_point():
+        raise TypeError(
+            f"viz: expected floating-point frames in [0, 1], got {frames.dtype}. Convert with .float() / 255."
+        )
     image = (frames.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
     image = image.expand(-1, -1, 3, -1, -1).permute(0, 1, 3, 4, 2)
     return image.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3).numpy()
@@ -110,9 +114,9 @@ def phase_portrait(
         jet = field.jet(t, center + x[..., None] * axes[0] + y[..., None] * axes[1])
     has_potential = bool(jet.gradient.any())
     background = jet.potential if has_potential else jet.velocity.norm(dim=-1)
-    u, v = ((jet.velocity @ axis).cpu().numpy() for axis in axes.detach())
-    points = side.cpu().numpy()
-    mesh = ax.contourf(points, points, background.cpu().numpy(), levels=16, cmap="cividis")
+    u, v = ((jet.velocity @ axis).float().cpu().numpy() for axis in axes.detach())
+    points = np.linspace(-extent, extent, resolution)
+    mesh = ax.contourf(points, points, background.float().cpu().numpy(), levels=16, cmap="cividis")
     ax.figure.colorbar(mesh, ax=ax, label="potential" if has_potential else "speed", shrink=0.8)
     ax.streamplot(points, points, u, v, color="white", linewidth=0.8, density=1.1, arrowsize=0.9)
     ax.set(aspect="equal", xlabel="first axis of the slice", ylabel="second axis")
@@ -133,15 +137,17 @@ def coefficients_over_time(
         labels: Name of every panel.
     """
     controls = inferred.shape[-1]
+    inferred = inferred.detach().float().cpu()
+    true = None if true is None else true.detach().float().cpu()
     figure = Figure(figsize=(6, 1.2 * controls + 0.5), layout="constrained")
     panels = figure.subplots(controls, 1, sharex=True, squeeze=False)[:, 0]
     edges = np.arange(len(inferred) + 1)
-    shown = inferred if true is None else torch.cat((inferred.flatten(), true.to(inferred).flatten()))
+    shown = inferred if true is None else torch.cat((inferred.flatten(), true.flatten()))
     low, high = min(-0.15, 1.1 * shown.min().item()), max(1.4, 1.1 * shown.max().item())
     for k, panel in enumerate(panels):
-        panel.stairs(inferred[:, k].detach().cpu().numpy(), edges, color=COLORS[k % 8], linewidth=2.5, label="inferred")
+        panel.stairs(inferred[:, k].numpy(), edges, color=COLORS[k % 8], linewidth=2.5, label="inferred")
         if true is not None and k < true.shape[-1]:
-            panel.stairs(true[:, k].detach().cpu().numpy(), edges, color="#333333", linestyle="--", label="true")
+            panel.stairs(true[:, k].numpy(), edges, color="#333333", linestyle="--", label="true")
         panel.set(ylim=(low, high))
         panel.set_ylabel(labels[k] if labels is not None and k < len(labels) else f"flow {k}")
     panels[0].legend(loc="upper right", ncols=2, frameon=False)
@@ -159,7 +165,7 @@ def usage_heatmap(
         factors: Names of the columns.
         label: What a value is.
     """
-    values = table.detach().cpu().numpy()
+    values = table.detach().float().cpu().numpy()
     figure = Figure(figsize=(1.1 * values.shape[1] + 2, 0.5 * values.shape[0] + 1.5), layout="constrained")
     ax = figure.subplots()
     mesh = ax.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")

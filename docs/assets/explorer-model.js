@@ -1,5 +1,5 @@
 // The exported model: loading, rolling a code along the flows and back, decoding.
-import * as ort from "./onnxruntime-web/ort.wasm.min.mjs"
+import * as ort from "./onnxruntime-web/ort.wasm.min.js"
 
 const here = (path) => new URL(path, import.meta.url).href
 
@@ -46,7 +46,7 @@ export class Model {
     const model = new Model()
     ort.env.logLevel = "error"
     ort.env.wasm.numThreads = 1
-    ort.env.wasm.wasmPaths = { mjs: here("onnxruntime-web/ort-wasm-simd-threaded.mjs") }
+    ort.env.wasm.wasmPaths = { mjs: here("onnxruntime-web/ort-wasm-simd-threaded.js") }
     const names = ["encoder", "step", "decoder"]
     const [about, binary, ...networks] = await Promise.all([
       bytes("explorer/explorer.json"),

@@ -185,7 +185,7 @@ function addSliders() {
       change({ weights, switched: state.switched?.includes(k) ? state.switched : null })
     })
     const label = element("label", { htmlFor: id, textContent: name })
-    $("flows").append(element("div", { className: "explorer-slider" }, label, slider, element("output", { htmlFor: id })))
+    $("flows").append(element("div", { className: "explorer-slider" }, label, slider, element("output", { htmlFor: id, ariaLive: "off" })))
     for (const [select, chosen] of [["first", 1], ["second", 2]]) {
       $(select).append(element("option", { value: k, textContent: name, selected: k === chosen }))
     }
@@ -222,9 +222,8 @@ function connect() {
 
 function fail(error) {
   form.hidden = true
-  const remedy = location.protocol === "file:"
-    ? "Browsers load no model from a file address: run python -m http.server in the folder of the site and open the page there."
-    : "It needs WebAssembly with SIMD and DecompressionStream, which browsers have since 2023."
+  const able = "WebAssembly" in globalThis && "DecompressionStream" in globalThis
+  const remedy = able ? "" : "It needs WebAssembly with SIMD and DecompressionStream, which browsers have since 2023."
   $("message").textContent = `The explorer cannot run here (${error.message ?? error}). ${remedy}`
   $("message").hidden = false
 }

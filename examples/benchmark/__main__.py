@@ -1,12 +1,13 @@
 r"""Speed of torchflowfield against the alternatives, all in one process and in turn.
 
     python examples/benchmark --quick                      # a minute
-    python examples/benchmark --output runs/benchmark      # everything
+    python examples/benchmark                              # everything
     python examples/benchmark --only train rollout         # some of it; results are added to the same file
     python examples/benchmark --device cuda
 
 Results go to `benchmark.json`, from which `benchmark.md` and the plots are written. A part that is there already is not
-measured again, so that a run can be cut into pieces; `--fresh` starts over.
+measured again, so that a run can be cut into pieces; `--fresh` starts over. Devices and quick runs have folders of
+their own.
 """
 
 import argparse
@@ -54,7 +55,9 @@ def parts(quick: bool, device: str) -> list[tuple[str, str, list]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument(
+        "--output", type=Path, help="folder; runs/benchmark, with what is special about the run, if none"
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--rounds", type=int, default=9, help="timed calls of every contender, at least 9 to report")
@@ -63,6 +66,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one size, no slow contenders")
     parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
     options, start = parser.parse_args(), time.perf_counter()
+    if options.output is None:
+        special = "_cuda" * (options.device == "cuda") + "_quick" * options.quick
+        options.output = Path(f"runs/benchmark{special}")
+    known = {section for section, _, _ in parts(False, options.device)}
+    if unknown := set(options.only or ()) - known:
+        sys.exit(f"benchmark: expected --only with {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}.")
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("benchmark: no GPU here, nothing measured.")
     if options.device == "cpu":
@@ -79,11 +88,12 @@ def main() -> None:
     file = options.output / "benchmark.json"
     results = json.loads(file.read_text()) if file.exists() and not options.fresh else {}
     spent = results.get("wall_s", 0.0)
+    here = {"on": options.device, "quick": options.quick, "threads": options.threads, "torch": torch.__version__}
     if "machine" not in results:
-        results["machine"] = machine(options.device)
-    if results["machine"]["threads"] != options.threads:
-        threads = results["machine"]["threads"]
-        sys.exit(f"benchmark: expected {threads} threads, as {file} has, got {options.threads}. Name another --output.")
+        results["machine"] = here | machine(options.device)
+    there = {name: results["machine"].get(name, value) for name, value in here.items()}
+    if there != here:
+        sys.exit(f"benchmark: expected {there}, as {file} has, got {here}. Name another --output, or pass --fresh.")
     clock = Clock(options.device, options.rounds)
     for section, label, arguments in parts(options.quick, options.device):
         wanted = not options.only or section in options.only

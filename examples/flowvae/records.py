@@ -112,6 +112,11 @@ def other_seeds(table: Path, planned: Sequence[Run]) -> list[Run]:
     return found
 
 
+def described_seeds(table: Path) -> list[int]:
+    """Seeds of the runs whose flows a table tells the usage of, of all that it has now."""
+    return sorted({int(entry["seed"]) for entry in _entries(table) if entry["figure"] == "flow 0: usage"})
+
+
 def write_figures(table: Path, measured: Sequence[Measured]) -> None:
     """Write a table's CSV anew; further figures of the same runs stay."""
     lines: list[Iterable[Any]] = []

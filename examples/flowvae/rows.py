@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .data.files import title_of
+
 MODEL_ARGS, DATA_ARGS = "model.init_args.", "data.init_args."
 """Where a configuration has the arguments of its model and of its data."""
 
@@ -158,7 +160,7 @@ def on_footage(row: Row, path: Path) -> Row:
     camera = {DATA_ARGS + "camera": "moves"} if data_of(row) == "cityscapes" else {}
     usual = _untuned(row)
     found = {key: value for key, value in row.overrides.items() if not key.startswith(DATA_ARGS)}
-    overrides = {**usual, **found, "data": _VIDEO, DATA_ARGS + "title": path.stem, **camera}
+    overrides = {**usual, **found, "data": _VIDEO, DATA_ARGS + "title": title_of(path), **camera}
     return row._replace(overrides=overrides, before=None)
 
 

@@ -14,8 +14,8 @@ from .records import (
     BY_FACTOR,
     SCORES,
     Values,
+    described_seeds,
     known_figures,
-    other_seeds,
     read_rows,
     row_factors,
     write_figures,
@@ -47,15 +47,14 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     """Write `path` with `.md`, `.csv` and, up to 30 rows, `.png`; what is missing stays out and is named.
 
     Where a run is not here, but a table beside this one has its figures, of the same configuration and seed, they are
-    kept. So are further seeds that the table has, and what was written by hand between `<!-- notes -->` and
-    `<!-- end of notes -->`, and what each flow does.
+    kept. So is what was written by hand between `<!-- notes -->` and `<!-- end of notes -->`, and what each flow of
+    these runs does.
 
     Raises:
         SystemExit: If no run is done.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     table, page = path.with_suffix(".csv"), path.with_suffix(".md")
-    planned = [*planned, *other_seeds(table, planned)]
     measured = known_figures(table, planned)
     if not measured:
         raise SystemExit(f"reproduce: no run of {experiment.title!r} finished; see the logs.")
@@ -88,14 +87,15 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     if drawn:
         lines += [f"![Errors of the models]({path.name}.png)", ""]
     lines += _notes(page)
-    kept, _ = _sections(page)
+    sections, _ = _sections(page)
+    kept = [sections.get(f"{FROM_MODELS}{seed}", []) for seed in described_seeds(table)]
     if len(experiment.rows) > 4:
         lines += _comparison(rows, factors, {run.row.name: run.needs_labels for run in planned})
     else:
         for name, values in rows.items():
             if values:
                 lines += [f"## {name}", "", *_factor_table(values), ""]
-    lines += [line for section in kept.values() for line in [*section, ""]]
+    lines += [line for section in kept if section for line in [*section, ""]]
     write_whole(page, "\n".join(lines).rstrip() + "\n")
     written = [page, table]
     if drawn:

@@ -6,10 +6,9 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Maker = Callable[[Path], None]
@@ -104,30 +103,6 @@ class Cache:
             if path.is_file() and path.suffix != ".lock":
                 damaged.add(path.relative_to(unfinished).as_posix())
         return sorted(damaged)
-
-    def prune(self) -> None:
-        """Delete the files that another recipe made and this one did not make again, and those left unfinished."""
-        unfinished = self.folder / _UNFINISHED
-        for path in [path for path in unfinished.rglob("*") if path.is_file() and path.suffix != ".lock"]:
-            # Whoever is at it holds its lock.
-            with suppress(Timeout), FileLock(path.with_name(path.name + ".lock"), timeout=0):
-                path.unlink(missing_ok=True)
-        if not self._manifest.is_file():
-            return
-        with FileLock(unfinished / "manifest.lock"):
-            self._read_manifest()
-            stale = [name for name, entry in self._listed.items() if entry["recipe"] != self.fingerprint]
-            if not stale:
-                return
-            for name in stale:
-                self._path(name).unlink(missing_ok=True)
-                del self._listed[name]
-            lines = [{"recipe": self.fingerprint, "values": self.recipe}]
-            lines += [{"name": name, **entry} for name, entry in self._listed.items()]
-            shorter = unfinished / _MANIFEST
-            shorter.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-            shorter.replace(self._manifest)
-            self._read_to = self._manifest.stat().st_size
 
     def _path(self, name: str) -> Path:
         parts = Path(name).parts

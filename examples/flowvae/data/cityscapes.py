@@ -85,6 +85,11 @@ class CityscapesData(VideoData):
         parts: dict[Part, list[Segment]] = {"train": [], "val": [], "test": []}
         for clip, (path, length) in enumerate(zip(paths, lengths, strict=True)):
             parts[path.parts[0]].append(Segment(clip, 0, length))
+        if not parts["test"] and len(parts["val"]) < 2:
+            raise DataError(
+                f"{self.root}: expected snippets for test, or two or more of the validation part to share with it, got "
+                f"{len(parts['val'])}."
+            )
         if not parts["test"]:
             half = len(parts["val"]) // 2
             parts["val"], parts["test"] = parts["val"][:half], parts["val"][half:]

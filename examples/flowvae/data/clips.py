@@ -87,8 +87,11 @@ def read_clip(path: Path, crop: Crop, size: int, every: int = 1) -> Iterator[np.
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             promised = stream.frames
+            if stream.duration and stream.average_rate:
+                # The header counts frames too that a phone has cut off: at the end by the time that the video lasts, at
+                # the beginning one by one, as others may need them.
+                promised = min(promised, round(stream.duration * stream.time_base * stream.average_rate))
             for packet in container.demux(stream):
-                # The header counts frames too that are there for others to be decoded, as in what was cut by a phone.
                 promised -= packet.is_discard
                 for frame in packet.decode():
                     if decoded % every == 0:

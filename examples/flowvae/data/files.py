@@ -30,6 +30,11 @@ class Source(NamedTuple):
         return f"Get {self.title} from {self.where} ({self.licence}) and give its folder as --data.root{other}."
 
 
+def title_of(path: Path) -> str:
+    """Name of a file without its suffix, or of a folder."""
+    return path.name if path.is_dir() else path.stem
+
+
 def require(path: Path, source: Source) -> Path:
     """The path, if there is something.
 

@@ -53,9 +53,10 @@ def shrink(image: Image.Image, crop: Crop, size: int) -> np.ndarray:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An image with three channels of eight bits; sixteen, which Pillow would clip, are scaled."""
+    """An image with three channels of eight bits: of sixteen, which Pillow would clip, the upper ones if in use."""
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+        values = np.asarray(image).astype(np.int64)
+        image = Image.fromarray((values // (257 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
 
 
@@ -98,7 +99,7 @@ class PackedFrames:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.inode = path, path.stat().st_ino
+        self.path, self.inode = path.resolve(), path.stat().st_ino
         self.shape: tuple[int, ...] = np.load(path, mmap_mode="r").shape
 
     def __len__(self) -> int:
@@ -110,7 +111,8 @@ class PackedFrames:
 
 @lru_cache(maxsize=64)
 def _mapped(path: Path, inode: int) -> np.ndarray:
-    # A file that was made again has another inode.
+    if path.stat().st_ino != inode:
+        raise DataError(f"{path}: expected the frames that were there at first, found others. Begin again.")
     return np.load(path, mmap_mode="r")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .base import Batch, Part, SequenceData, Sequences
 from .clips import find_clips, packed_name, read_clip
 from .egocentric import egocentric
-from .files import DataError
+from .files import DataError, title_of
 from .frames import FRAMES, Crop, PackedFrames, as_frames, pack
 
 Flips = Literal["none", "horizontal", "both"]
@@ -199,7 +199,7 @@ class VideoData(SequenceData):
         """Paths of the video files or frame folders."""
         if self.root is None:
             raise DataError("VideoData: expected a video file or a folder, got none. Give one as --data.root.")
-        return find_clips(Path(self.root))
+        return find_clips(self.root)
 
     def split_clips(self, paths: list[Path], lengths: list[int]) -> dict[Part, list[Segment]]:
         """The frames of every part."""
@@ -215,7 +215,7 @@ class VideoData(SequenceData):
     @property
     def name(self) -> str:
         """What the data are, for captions."""
-        return self.describe(self.title or (Path(self.root).stem if self.root is not None else "video"))
+        return self.describe(self.title or (title_of(self.root) if self.root is not None else "video"))
 
     def describe(self, name: str) -> str:
         """A name with what was done to the frames."""

@@ -49,9 +49,7 @@ def make(name: str, folder: Path | None = None) -> Cache:
     made = maker(name)
     if is_foreign(folder):
         raise DataError(
-            f"{folder}: expected an empty folder, or one with a stand-in, found other files. They are kept; give "
-            f"another folder as --output."
+            f"{folder}: expected an empty folder, or one with a stand-in, found other files. They are kept: give a "
+            f"loader their folder as --data.root, or make_data.py another one as --output."
         )
-    cache = made(folder)
-    cache.prune()
-    return cache
+    return made(folder)
