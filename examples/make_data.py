@@ -22,8 +22,8 @@ def make_data(name: str, output: Path | None = None) -> Path:
     damaged = make(name, output).verify()
     if damaged:
         raise RuntimeError(
-            f"{output}: expected whole files of this version alone, got others: {', '.join(damaged[:5])}. Delete them, "
-            f"or the folder, and run this again."
+            f"{output}: expected whole files of this version alone, got others: {', '.join(damaged[:5])}. Delete the "
+            f"folder and run this again."
         )
     print(f"{output}: complete")
     return output

@@ -7,7 +7,7 @@ from reference import LinearField, close, randomize, small_bank
 from test_performance import CountProducts
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchflowfield import AutogradPotential, FlowBank, ODEStepper
+from torchflowfield import AutogradPotential, FlowBank, ODEStepper, PotentialFlowField
 from torchflowfield.adaptive import ADAPTIVE_METHODS, AugmentedDynamics
 
 TIGHT = {"rtol": 1e-7, "atol": 1e-8}
@@ -252,3 +252,24 @@ def test_a_divergence_of_random_probes_is_no_state_for_an_adaptive_method():
         ODEStepper(estimated, "dopri5")(z, 0, steps=1)
     free = ODEStepper(estimated, "dopri5", density=None)(z, 0, steps=1, record=False)
     close(free.z, ODEStepper(exact, "dopri5")(z, 0, steps=1).z, rtol=1e-4, atol=1e-5)
+
+
+def test_exact_divergences_beside_or_around_a_potential_of_random_probes_are_taken():
+    class Well(torch.nn.Module):
+        def forward(self, t, z):
+            return -z.square().square().sum(-1)
+
+    class Half(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.potential = AutogradPotential(Well(), exact_dim=2)
+
+        def forward(self, t, z):
+            return 0.5 * self.potential(t, z)
+
+    z, estimated = 0.1 * torch.randn(2, 3), AutogradPotential(Well(), exact_dim=2)
+    path = ODEStepper(FlowBank([Half()]), "dopri5", **TIGHT)(z, 0, steps=1)
+    exact = ODEStepper(FlowBank([AutogradPotential(Well())]), "dopri5", **TIGHT)
+    close(path.log_det, exact(z, torch.tensor([0.5]), steps=1).log_det, rtol=1e-5, atol=1e-6)
+    beside = FlowBank([estimated, PotentialFlowField(3, width=4)])
+    assert ODEStepper(beside, "dopri5")(z, 1, steps=1, record=False).log_det.isfinite().all()

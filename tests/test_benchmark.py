@@ -132,16 +132,18 @@ def test_time_and_memory_are_measured_while_a_size_grows(monkeypatch):
 @pytest.mark.parametrize("file", MEASURED, ids=lambda file: file.stem)
 def test_results_from_before_are_kept_and_written_again(run, tmp_path, file):
     results = json.loads(file.read_text())
-    results["machine"] |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    results["machine"] |= {"on": "cpu", "quick": False, "threads": torch.get_num_threads(), "torch": torch.__version__}
     (tmp_path / "benchmark.json").write_text(json.dumps(results))
     assert run(tmp_path, "--match", "nothing of this name") == results
     assert "## One training step" in (tmp_path / "benchmark.md").read_text()
 
 
 def test_runs_that_cannot_be_compared_are_not_mixed(run, tmp_path):
-    (tmp_path / "benchmark.json").write_text(json.dumps({"machine": {"quick": True, "on": "cpu"}}))
-    with pytest.raises(SystemExit, match=r"expected .*'quick': True.*got .*'quick': False.*--output"):
-        run(tmp_path)
+    here = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    for other, told in (({"quick": True}, "'quick': True"), ({"peak_gflops_tf32": 1.0}, "'on': 'cuda'")):
+        (tmp_path / "benchmark.json").write_text(json.dumps({"machine": here | other}))
+        with pytest.raises(SystemExit, match=f"expected .*{told}.*got .*'on': 'cpu', 'quick': False.*--output"):
+            run(tmp_path)
     with pytest.raises(SystemExit, match="expected --only with density, determinant.*, got determinants"):
         run(tmp_path, "--only", "determinants")
 

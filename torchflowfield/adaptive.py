@@ -67,7 +67,9 @@ class AdaptiveSolver:
         atol: float,
     ) -> None:
         self._density, self._adjoint = density, adjoint
-        self._potentials = [module for module in stack.modules() if isinstance(module, AutogradPotential)]
+        fields = list(stack.fields) if isinstance(stack, FieldStack) else []
+        acting = fields if selection is None else fields[selection.field : selection.field + 1]
+        self._potentials = [field for field in acting if isinstance(field, AutogradPotential)]
         self._settings = {"method": method, "rtol": rtol, "atol": atol}
         self._step: Tensor | None = None
         self._inputs = (*stack.parameters(), context)

@@ -18,6 +18,11 @@ from torchflowfield.interface import FlowField, Time
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#555555")
 
 
+def _wide(x: Tensor) -> Tensor:
+    """A tensor as NumPy and Matplotlib take it: in float32 at least, without a gradient, on the CPU."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32)).cpu()
+
+
 def _pixels(frames: Tensor, zoom: int) -> np.ndarray:
     if frames.ndim != 5 or frames.shape[2] not in (1, 3):
         raise ValueError(
@@ -47,6 +52,7 @@ def traversal_grid(
 
     Raises:
         ValueError: If `frames` are no images.
+        TypeError: If they are not floating-point.
     """
     cells = np.pad(_pixels(frames, zoom), ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
     columns, rows, height, width, _ = cells.shape
@@ -76,6 +82,7 @@ def save_gif(
 
     Raises:
         ValueError: If `frames` are no images.
+        TypeError: If they are not floating-point.
     """
     cells = np.pad(_pixels(frames, zoom), ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
     count, samples, height, width, _ = cells.shape
@@ -114,9 +121,9 @@ def phase_portrait(
         jet = field.jet(t, center + x[..., None] * axes[0] + y[..., None] * axes[1])
     has_potential = bool(jet.gradient.any())
     background = jet.potential if has_potential else jet.velocity.norm(dim=-1)
-    u, v = ((jet.velocity @ axis).float().cpu().numpy() for axis in axes.detach())
+    u, v = (_wide(jet.velocity @ axis).numpy() for axis in axes)
     points = np.linspace(-extent, extent, resolution)
-    mesh = ax.contourf(points, points, background.float().cpu().numpy(), levels=16, cmap="cividis")
+    mesh = ax.contourf(points, points, _wide(background).numpy(), levels=16, cmap="cividis")
     ax.figure.colorbar(mesh, ax=ax, label="potential" if has_potential else "speed", shrink=0.8)
     ax.streamplot(points, points, u, v, color="white", linewidth=0.8, density=1.1, arrowsize=0.9)
     ax.set(aspect="equal", xlabel="first axis of the slice", ylabel="second axis")
@@ -137,12 +144,11 @@ def coefficients_over_time(
         labels: Name of every panel.
     """
     controls = inferred.shape[-1]
-    inferred = inferred.detach().float().cpu()
-    true = None if true is None else true.detach().float().cpu()
+    inferred, true = _wide(inferred), None if true is None else _wide(true)
     figure = Figure(figsize=(6, 1.2 * controls + 0.5), layout="constrained")
     panels = figure.subplots(controls, 1, sharex=True, squeeze=False)[:, 0]
     edges = np.arange(len(inferred) + 1)
-    shown = inferred if true is None else torch.cat((inferred.flatten(), true.flatten()))
+    shown = inferred if true is None else torch.cat((inferred.flatten(), true.to(inferred).flatten()))
     low, high = min(-0.15, 1.1 * shown.min().item()), max(1.4, 1.1 * shown.max().item())
     for k, panel in enumerate(panels):
         panel.stairs(inferred[:, k].numpy(), edges, color=COLORS[k % 8], linewidth=2.5, label="inferred")
@@ -165,7 +171,7 @@ def usage_heatmap(
         factors: Names of the columns.
         label: What a value is.
     """
-    values = table.detach().float().cpu().numpy()
+    values = _wide(table).numpy()
     figure = Figure(figsize=(1.1 * values.shape[1] + 2, 0.5 * values.shape[0] + 1.5), layout="constrained")
     ax = figure.subplots()
     mesh = ax.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")

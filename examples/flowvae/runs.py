@@ -164,8 +164,7 @@ class Run(NamedTuple):
 def contents(root: Path) -> str:
     """Hash of a data set's files, which is the same wherever they lie: of names and sizes, and of the ends of some."""
     above = root.parent if root.is_file() else root
-    walk = os.walk(root, followlinks=True)
-    seen = (Path(folder, name) for folder, _, names in walk for name in names if not name.startswith("."))
+    seen = (path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
     files = [root] if root.is_file() else sorted(seen)
     digest = hashlib.sha256()
     for number, path in enumerate(files):

@@ -87,22 +87,26 @@ def read_clip(path: Path, crop: Crop, size: int, every: int = 1) -> Iterator[np.
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             promised = stream.frames
-            if stream.duration and stream.average_rate:
-                # The header counts frames too that a phone has cut off: at the end by the time that the video lasts, at
-                # the beginning one by one, as others may need them.
-                promised = min(promised, round(stream.duration * stream.time_base * stream.average_rate))
-            for packet in container.demux(stream):
-                promised -= packet.is_discard
-                for frame in packet.decode():
-                    if decoded % every == 0:
-                        yield shrink(frame.to_image(), crop, size)
-                    decoded += 1
+            for decoded, frame in enumerate(container.decode(stream), 1):
+                if (decoded - 1) % every == 0:
+                    yield shrink(frame.to_image(), crop, size)
+            if decoded and _is_last(frame, stream):
+                # The header counts frames too that were cut off and are not shown.
+                promised = decoded
     except (av.FFmpegError, OSError) as error:
         raise DataError(
             f"{path}: expected a whole video file ({error}), read {decoded} frames. Get it again."
         ) from error
     if decoded == 0 or decoded < promised:
         raise DataError(f"{path}: expected {promised} frames, as its header says, got {decoded}. Get the file again.")
+
+
+def _is_last(frame: av.VideoFrame, stream: av.VideoStream) -> bool:
+    """Whether a frame is shown when its video ends, by the clock, give or take the time of one or two."""
+    if frame.pts is None or not stream.duration or not stream.average_rate:
+        return False
+    each = 1 / (stream.average_rate * stream.time_base)
+    return frame.pts + 2 * each >= (stream.start_time or 0) + stream.duration
 
 
 def packed_name(path: Path) -> str:

@@ -53,10 +53,9 @@ def shrink(image: Image.Image, crop: Crop, size: int) -> np.ndarray:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An image with three channels of eight bits: of sixteen, which Pillow would clip, the upper ones if in use."""
+    """An image with three channels of eight bits; sixteen, which Pillow would clip, are scaled."""
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((values // (257 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
 
 
