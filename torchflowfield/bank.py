@@ -84,7 +84,7 @@ class FlowBank(nn.Module):
             )  # fmt: skip
         else:
             fields = list(K) if isinstance(K, Iterable) else [self]
-            if any(isinstance(field, FlowBank) or not isinstance(field, nn.Module) for field in fields):
+            if any(isinstance(field, FlowBank) or not callable(field) for field in fields):
                 raise TypeError(f"FlowBank: expected a number of fields or a list of modules, got {type(K).__name__}.")
             given = (dim, width, kind, control, activation, convex, frequencies, period, context_dim)
             if given != _DEFAULTS:
