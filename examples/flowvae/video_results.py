@@ -128,7 +128,7 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
         lines.append(f"| {k} | {used:.2f} | {' | '.join(cells)} | {words} |")
         picture = folder / f"{path.name}_flow{k}_seed{seed}"
         movie = model.decode(model.roll(z0, k, data.steps).z).sigmoid()
-        written += save_pictures(picture, _brightened(movie) if removed else movie, fps=4)
+        written += save_pictures(picture, _brightened(movie) if removed else movie, fps=4.0)
     lines += [
         "",
         "Correlations over all steps of the test snippets. In words: means over the snippets of the traversal.",
