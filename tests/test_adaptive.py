@@ -241,13 +241,16 @@ def test_an_empty_batch_has_an_empty_path(density):
     assert (path.log_det is None) == (density is None)
 
 
-def test_a_divergence_of_random_probes_is_no_state_for_an_adaptive_method():
-    class Well(torch.nn.Module):
-        def forward(self, t, z):
-            return -z.square().square().sum(-1)
+class Quartic(torch.nn.Module):
+    """u = -Σ z⁴, whose Laplacian no probe gives exactly."""
 
+    def forward(self, t, z):
+        return -z.square().square().sum(-1)
+
+
+def test_a_divergence_of_random_probes_is_no_state_for_an_adaptive_method():
     z = 0.1 * torch.randn(2, 5)
-    estimated, exact = (FlowBank([AutogradPotential(Well(), exact_dim=n)]) for n in (4, 5))
+    estimated, exact = (FlowBank([AutogradPotential(Quartic(), exact_dim=n)]) for n in (4, 5))
     with pytest.raises(ValueError, match="estimated anew each time.*exact_dim=5"):
         ODEStepper(estimated, "dopri5")(z, 0, steps=1)
     free = ODEStepper(estimated, "dopri5", density=None)(z, 0, steps=1, record=False)
@@ -255,21 +258,17 @@ def test_a_divergence_of_random_probes_is_no_state_for_an_adaptive_method():
 
 
 def test_exact_divergences_beside_or_around_a_potential_of_random_probes_are_taken():
-    class Well(torch.nn.Module):
-        def forward(self, t, z):
-            return -z.square().square().sum(-1)
-
     class Half(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.potential = AutogradPotential(Well(), exact_dim=2)
+            self.potential = AutogradPotential(Quartic(), exact_dim=2)
 
         def forward(self, t, z):
             return 0.5 * self.potential(t, z)
 
-    z, estimated = 0.1 * torch.randn(2, 3), AutogradPotential(Well(), exact_dim=2)
+    z, estimated = 0.1 * torch.randn(2, 3), AutogradPotential(Quartic(), exact_dim=2)
     path = ODEStepper(FlowBank([Half()]), "dopri5", **TIGHT)(z, 0, steps=1)
-    exact = ODEStepper(FlowBank([AutogradPotential(Well())]), "dopri5", **TIGHT)
+    exact = ODEStepper(FlowBank([AutogradPotential(Quartic())]), "dopri5", **TIGHT)
     close(path.log_det, exact(z, torch.tensor([0.5]), steps=1).log_det, rtol=1e-5, atol=1e-6)
     beside = FlowBank([estimated, PotentialFlowField(3, width=4)])
     assert ODEStepper(beside, "dopri5")(z, 1, steps=1, record=False).log_det.isfinite().all()

@@ -195,7 +195,9 @@ def test_a_run_is_missing_then_interrupted_then_done(tmp_path):
     run = Run(row("a", "vae"), 0, None, tmp_path, ())
     assert run.state() == "missing"
     run.folder.mkdir()
-    run.checkpoint.touch()
+    run.checkpoint.write_bytes(b"half of an archive")
+    assert run.state() == "missing"
+    torch.save({}, run.checkpoint)
     assert run.state() == "interrupted"
     (run.folder / "results.json").write_text(json.dumps({"scale": {}}))
     assert run.state() == "done"

@@ -102,14 +102,10 @@ def known_figures(table: Path, planned: Sequence[Run]) -> list[Measured]:
 def other_seeds(table: Path, planned: Sequence[Run]) -> list[Run]:
     """Runs of the planned rows with further seeds whose figures a table has, of the same configuration."""
     known = {(entry["row"], int(entry["seed"]), entry["run"]) for entry in _entries(table) if entry["data"]}
-    have = {(run.row.name, run.seed) for run in planned}
-    found = []
-    for seed in sorted({seed for _, seed, _ in known}):
-        for row in dict.fromkeys(run.row.name for run in planned):
-            other = next(run for run in planned if run.row.name == row)._replace(seed=seed)
-            if (row, seed) not in have and (row, seed, other.folder.name) in known:
-                found.append(other)
-    return found
+    rows, have = {run.row.name: run for run in planned}, {(run.row.name, run.seed) for run in planned}
+    seeds = sorted({seed for _, seed, _ in known})
+    others = [run._replace(seed=seed) for seed in seeds for run in rows.values() if (run.row.name, seed) not in have]
+    return [run for run in others if (run.row.name, run.seed, run.folder.name) in known]
 
 
 def described_seeds(table: Path) -> list[int]:

@@ -61,6 +61,11 @@ class Run(NamedTuple):
         return self.folder / "last.ckpt"
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether that is there and whole: what was being written when the machine stopped is no archive yet."""
+        return zipfile.is_zipfile(self.checkpoint)
+
+    @property
     def needs_labels(self) -> bool:
         """Whether training reads which transformation a sequence shows."""
         module, name = self._config()["model"]["class_path"].rsplit(".", 1)
@@ -87,13 +92,13 @@ class Run(NamedTuple):
     def outdated(self) -> bool:
         """Whether the run was tested before the evaluation had all of its figures."""
         results = self.results()
-        return results is not None and _NEWEST_FIGURE not in results and self.checkpoint.exists()
+        return results is not None and _NEWEST_FIGURE not in results and self.has_checkpoint
 
     def state(self) -> str:
         """`"done"`, `"interrupted"` or `"missing"`."""
         if self.results() is not None:
             return "done"
-        return "interrupted" if self.checkpoint.exists() else "missing"
+        return "interrupted" if self.has_checkpoint else "missing"
 
     def execute(self, threads: int) -> None:
         """Train from the last checkpoint, if there is one, and test; a finished run is tested again.
@@ -153,8 +158,7 @@ class Run(NamedTuple):
         test = ["test", *common, *one, "--ckpt_path", str(last)]
         if self.results() is not None:
             return [test]
-        # What was being written when the machine stopped is no archive yet.
-        resume = ["--ckpt_path", str(last)] if zipfile.is_zipfile(last) else []
+        resume = ["--ckpt_path", str(last)] if self.has_checkpoint else []
         # Within an epoch the loader would begin again with batches that the model has seen.
         between = ["--checkpoint.every_n_epochs", "1", "--checkpoint.save_on_train_epoch_end", "true"]
         return [["fit", *common, *between, *resume], test]

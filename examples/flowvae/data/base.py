@@ -150,7 +150,7 @@ class SequenceData(LightningDataModule, ABC):
     def _folder(self) -> Path:
         from .standins import default_folder
 
-        return default_folder(self.source.stand_in) if self.root is None else Path(self.root)
+        return default_folder(self.source.stand_in) if self.root is None else self.root
 
     def _checked_folder(self) -> Path:
         self.prepare_data()

@@ -15,7 +15,7 @@ _VIDEOS, _IMAGES = {".mp4", ".avi", ".mov", ".mkv"}, {".png", ".jpg", ".jpeg"}
 
 
 def find_clips(root: Path) -> list[Path]:
-    """Video files and frame folders at or below a path, in the order of their names.
+    """Video files and frame folders at or below a path, sorted by `in_order`.
 
     Raises:
         DataError: If there are none.

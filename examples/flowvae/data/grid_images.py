@@ -14,7 +14,8 @@ from .frames import FRAMES, PACKED_BYTES, PackedFrames, pack
 class GridImages(ABC):
     """Images of every combination of factor values, the last factor fastest; read when they are needed.
 
-    To decode an image takes longer than to train on it. Up to 2 GiB of them are therefore decoded once, see `keep`.
+    To decode an image takes longer than to train on it. Few of them, or those that cannot be read one by one, are
+    therefore decoded once, see `keep`.
 
     Attributes:
         names: Names of all factors.

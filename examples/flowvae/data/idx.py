@@ -31,7 +31,7 @@ def read_idx(path: Path) -> Tensor:
     """The images `[N, rows, columns]` or labels `[N]` of an IDX file, uint8.
 
     Raises:
-        DataError: If the file is missing, truncated, too long, or no IDX file of unsigned bytes.
+        DataError: If the file is missing, empty, truncated, too long, or no IDX file of unsigned bytes.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:

@@ -51,11 +51,12 @@ class FolderImages(GridImages):
         if self._pixels[0] != self._pixels[1]:
             raise DataError(f"{folder}: expected square images, got {self._pixels[0]}×{self._pixels[1]} pixels.")
         self.image_size = self._pixels[0]
-        state = {"state": _state([labels, *self.paths])}
+        parts = {first: self.paths[first : first + _NOTED] for first in range(0, count, _NOTED)}
+        states = {first: _state(paths) for first, paths in parts.items()}
+        state = {"state": [_state([labels]), *states.values()]}
         self.keep(self._decoded, recipe | state, f"reading {source.title}", size or self.image_size)
         if self._kept is None:
-            parts = {first: self.paths[first : first + _NOTED] for first in range(0, count, _NOTED)}
-            notes = {f"whole-{first:06}-{_state(paths)}.txt": self._checker(paths) for first, paths in parts.items()}
+            notes = {f"whole-{n:06}-{states[n]}.txt": self._checker(paths) for n, paths in parts.items()}
             checked = Cache(FRAMES / Cache(FRAMES, recipe).fingerprint, recipe)
             checked.ensure_all(notes, f"looking into {count:,} files", jobs=4)
 
