@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("experiment", nargs="?", choices=EXPERIMENTS, help="name of the experiment")
-    add("--list", action="store_true", help="show the experiments, their state and expected time, and run nothing")
+    add("--list", action="store_true", help="show the experiments, or the one named, their state and expected time, and run nothing")
     add("--data.root", "--data.init_args.root", "--root", dest="root", action="append", default=[],
         metavar="[NAME=]DIR", help="folder with official files, several by name; stand-ins without one")  # fmt: skip
     add("--preset", choices=_PRESETS, default="quick", help="small networks for CPU cores, or the published sizes")
@@ -156,7 +156,7 @@ def reproduce(console: Console, options: argparse.Namespace) -> None:
     command = _command(options, sorted({run.seed for run in planned}))
     written = write_table(options.output / name, experiment, command, planned, options.preset)
     if experiment.after is not None:
-        models = [run for run in planned if run.results() is not None and run.checkpoint.exists()]
+        models = [run for run in planned if run.results() is not None and run.has_checkpoint]
         if not models:
             console.print(
                 f"No pictures of {name}: none of its models is in {options.runs}. For them run the command again until "
@@ -228,7 +228,14 @@ def _failure(run: Run, error: Exception) -> str:
 def show(console: Console, options: argparse.Namespace) -> None:
     """All experiments with their state and the time that the missing runs will take."""
     table = Table("experiment", "of", "what", "done", "a run", "left", title=f"{options.preset} preset")
-    for name, experiment in EXPERIMENTS.items():
+    shown = EXPERIMENTS if options.experiment is None else {options.experiment: EXPERIMENTS[options.experiment]}
+    unnamed = [entry for entry in options.root if "=" not in entry]
+    if options.experiment is None and unnamed:
+        raise SystemExit(
+            f"reproduce: expected --data.root NAME=DIR beside --list, got {unnamed[0]!r}. Name its data set, or name an "
+            f"experiment to see that alone."
+        )
+    for name, experiment in shown.items():
         planned = plan(experiment, options)
         states = [run.state() for run in planned]
         seconds = [r["seconds"] for run in planned if (r := run.results()) is not None]

@@ -562,6 +562,24 @@ def test_the_list_shows_state_and_time(tmp_path, capsys):
     assert "60 s" in shown
 
 
+def test_the_list_takes_folders_by_name_or_shows_one_experiment(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = tmp_path / "a" / "t10k-images-idx3-ubyte"
+    images.parent.mkdir()
+    images.write_bytes(b"digits")
+    finish(Run(EXPERIMENTS["mnist_weak"].rows[0], 0, images.parent, tmp_path, ()), figures(0.2))
+    options = ["--list", "--runs", str(tmp_path), "--data.root"]
+    reproduce.main([*options, "mnist=a"])
+    assert "1/3" in capsys.readouterr().out
+    reproduce.main(["mnist_weak", *options, "a"])
+    shown = capsys.readouterr().out
+    assert "1/3" in shown
+    assert "mnist_weak" in shown
+    assert "shapes3d" not in shown
+    with pytest.raises(SystemExit, match="NAME=DIR beside --list, got 'a'"):
+        reproduce.main([*options, "a"])
+
+
 def test_folders_belong_to_the_experiments_data_or_to_data_that_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
