@@ -25,7 +25,7 @@ from flowvae.runs import Run
 from flowvae.tables import write_table
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 # A run of the paper preset was never finished here: no time is promised.
 _PRESETS = ("quick", "paper")
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("experiment", nargs="?", choices=EXPERIMENTS, help="name of the experiment")
-    add("--list", action="store_true", help="show the experiments, or the one named, their state and expected time, and run nothing")
+    add("--list", action="store_true", help="show the experiments, or the one named, with their times; run nothing")
     add("--data.root", "--data.init_args.root", "--root", dest="root", action="append", default=[],
         metavar="[NAME=]DIR", help="folder with official files, several by name; stand-ins without one")  # fmt: skip
     add("--preset", choices=_PRESETS, default="quick", help="small networks for CPU cores, or the published sizes")
@@ -227,13 +227,15 @@ def _failure(run: Run, error: Exception) -> str:
 
 def show(console: Console, options: argparse.Namespace) -> None:
     """All experiments with their state and the time that the missing runs will take."""
-    table = Table("experiment", "of", "what", "done", "a run", "left", title=f"{options.preset} preset")
+    # A name is there to be typed, however narrow the terminal.
+    column = Column("experiment", no_wrap=True, min_width=max(map(len, EXPERIMENTS)))
+    table = Table(column, "of", "what", "done", "a run", "left", title=f"{options.preset} preset")
     shown = EXPERIMENTS if options.experiment is None else {options.experiment: EXPERIMENTS[options.experiment]}
     unnamed = [entry for entry in options.root if "=" not in entry]
     if options.experiment is None and unnamed:
         raise SystemExit(
-            f"reproduce: expected --data.root NAME=DIR beside --list, got {unnamed[0]!r}. Name its data set, or name an "
-            f"experiment to see that alone."
+            f"reproduce: expected --data.root NAME=DIR beside --list, got {unnamed[0]!r}. Name its data set, or name "
+            f"an experiment to see that alone."
         )
     for name, experiment in shown.items():
         planned = plan(experiment, options)

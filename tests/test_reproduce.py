@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from flowvae import video_results  # noqa: E402
 from flowvae.baselines import VAE  # noqa: E402
 from flowvae.data.shapes3d import NAMES  # noqa: E402
 from flowvae.experiments import EXPERIMENTS, METHODS, Experiment  # noqa: E402
-from flowvae.finish import FINISHERS, check_data  # noqa: E402
+from flowvae.finish import FINISHERS, check_data, superposing  # noqa: E402
 from flowvae.model import FlowVAE, UnsupervisedFlowVAE  # noqa: E402
 from flowvae.networks import make_decoder, make_encoder, make_pair_network, make_sequence_network  # noqa: E402
 from flowvae.records import Further, add_further, columns, other_seeds, read_rows  # noqa: E402
@@ -733,6 +734,26 @@ def test_figures_of_earlier_runs_are_shown_where_no_run_ends(tmp_path, monkeypat
     assert "| scale then hue | 0.250 |" in (tmp_path / "out" / "switching.md").read_text()
 
 
+def test_a_grid_shows_the_compositions_that_its_part_for_test_has_room_for(tmp_path, monkeypatch):
+    write_shapes3d(tmp_path, (5, 5, 5, 5, 2, 5))
+    run = Run(EXPERIMENTS["superposing"].rows[1], 0, tmp_path, tmp_path / "runs", ("--data.steps=2",))
+    finish(run, figures(0.2))
+    model = FlowVAE(latent=8, width=8, fields=5, image_size=64).eval()
+    monkeypatch.setattr("flowvae.finish.load_model", lambda path: model)
+    experiment = EXPERIMENTS["superposing"]._replace(rows=[run.row])
+    write_table(tmp_path / "superposing", experiment, "", [run], "quick")
+    written = superposing(tmp_path / "superposing", [run], {})
+    told = [line.split(" | ") for line in (tmp_path / "superposing.md").read_text().splitlines() if " and " in line]
+    composed = {cells[0].rpartition(": ")[2].replace(" and ", "+") for cells in told}
+    assert all("Shapes3D" in cells[0] for cells in told)
+    # Both hues of the room are base factors: no sequence of the test moves both.
+    assert not any({"floor_hue", "wall_hue"} <= set(name.split("+")) for name in composed)
+    assert {"floor_hue+scale", "wall_hue+object_hue+scale+orientation"} <= composed
+    assert len(composed) == 9 + 2
+    assert len(written) == 2 * len(composed)
+    assert all(float(error) > 0 for cells in told for error in cells[1:4])
+
+
 def test_flows_of_digits_move_the_shapes_of_a_dsprites_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_dsprites(tmp_path)
@@ -885,15 +906,44 @@ SMALL += ["--trainer.limit_test_batches=1", "--trainer.limit_val_batches=1"]
 
 @pytest.mark.slow
 def test_an_experiment_runs_to_its_end_and_is_not_run_again(tmp_path, monkeypatch):
+    switching = EXPERIMENTS["switching"]
+    monkeypatch.setitem(EXPERIMENTS, "switching", switching._replace(rows=switching.rows[:1]))
     command = ["switching", "--seeds", "0", "--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
     command += [*SMALL, "--model.init_args.latent=8", "--model.init_args.width=8"]
     reproduce.main(command)
     text = (tmp_path / "out" / "switching.md").read_text()
     assert "Error of switched sequences" in text
-    assert "| rotation then hue |" in text
+    assert ": rotation then hue |" in text
     assert list((tmp_path / "out" / "pictures").glob("*.gif"))
     monkeypatch.setattr("flowvae.runs.subprocess.run", None)
     reproduce.main(command)
+
+
+@pytest.mark.slow
+def test_a_table_that_is_killed_goes_on_with_both_of_its_runs(tmp_path):
+    command = [sys.executable, str(EXAMPLES / "reproduce.py"), "mnist_supervised", "--seeds", "0", "1", "--jobs", "2"]
+    command += ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out"), *SMALL, "--data.epoch=320"]
+    command += ["--trainer.max_steps=300", "--model.init_args.latent=8", "--model.init_args.width=8"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    table = subprocess.Popen(command, **options)
+    checkpoints: list[Path] = []
+    for _ in range(1200):
+        time.sleep(0.1)
+        checkpoints = [file for file in tmp_path.rglob("last.ckpt") if zipfile.is_zipfile(file)]
+        if len(checkpoints) == 2 or table.poll() is not None:
+            break
+    table.kill()
+    said = table.communicate()[0]
+    assert len(checkpoints) == 2, said
+    assert not list(tmp_path.rglob("results.json"))
+    done = subprocess.run(command, timeout=300, **options)
+    assert done.returncode == 0, done.stdout
+    assert len(list(tmp_path.rglob("results.json"))) == 2
+    for checkpoint in checkpoints:
+        log = (checkpoint.parent / "log.txt").read_text()
+        assert log.count("Restored all states from the checkpoint") == 1
+        assert torch.load(checkpoint, weights_only=False)["global_step"] == 300
+    assert "Seeds 0, 1" in (tmp_path / "out" / "mnist_supervised.md").read_text()
 
 
 @pytest.mark.slow
@@ -935,7 +985,9 @@ def test_the_paper_preset_trains_for_two_steps(method, tmp_path):
     ("method", "data", "size"),
     [
         ("unsupervised_double", "shapes3d", 64),
+        ("factor_vae", "shapes3d", 64),
         ("supervised", "falcor3d", 128),
+        ("poflow", "falcor3d", 128),
         ("unsupervised_single", "isaac3d", 128),
         ("video/unsupervised", "calms21", 128),
     ],

@@ -103,7 +103,24 @@ def _best(title: str, data: str) -> Experiment:
     )
 
 
+def _kinds(title: str, data: str) -> Experiment:
+    """What the rotations add: supervised flows without them, as FFRL has them, beside PoFlow, which has none."""
+    usual = CHOSEN[data]["supervised"]
+    rows = [
+        tune(row("PoFlow", "poflow", data), CHOSEN[data]["poflow"]),
+        tune(row("ours, supervised", "supervised", data), usual),
+        tune(row("gradients alone", "supervised", data, kind="potential"), usual),
+        tune(
+            row("gradients alone, path held to a diffusion", "supervised", data, kind="potential"),
+            {**usual, "path_kl": "transition"},
+        ),
+        tune(row("rotations alone", "supervised", data, kind="rotational"), usual),
+    ]
+    return Experiment(f"{title}: supervised flows with and without gradients and rotations", rows, data=data)
+
+
 _SUPERVISED = row("ours, supervised", "supervised")
+_COMPOSED = [_SUPERVISED, row("ours, supervised, on Shapes3D", "supervised", "shapes3d")]
 
 EXPERIMENTS: dict[str, Experiment] = {
     "mnist_supervised": Experiment("Supervised flows (FFRL)", [Row("supervised", "mnist/supervised.yaml")]),
@@ -114,17 +131,19 @@ EXPERIMENTS: dict[str, Experiment] = {
     "shapes3d_table": _table("Shapes3D", "shapes3d"),
     "falcor3d_table": _table("Falcor3D", "falcor3d"),
     "isaac3d_table": _table("Isaac3D", "isaac3d"),
+    "mnist_kinds": _kinds("MNIST", "mnist"),
+    "shapes3d_kinds": _kinds("Shapes3D", "shapes3d"),
     "latent_evolution": Experiment(
         "Evolution of a frame under each transformation (FFRL)",
         [row(f"supervised, {name}", "supervised", name) for name in ("mnist", "shapes3d", "falcor3d", "isaac3d")],
         after="latent_evolution",
     ),
-    "switching": Experiment("From one transformation to another half-way (FFRL)", [_SUPERVISED], after="switching"),
-    "superposing": Experiment("Several transformations at once (FFRL)", [_SUPERVISED], after="superposing"),
+    "switching": Experiment("From one transformation to another half-way (FFRL)", _COMPOSED, after="switching"),
+    "superposing": Experiment("Several transformations at once (FFRL)", _COMPOSED, after="superposing"),
     "unseen_data": Experiment("Flows of MNIST on images of other kinds (FFRL)", [_SUPERVISED], after="unseen_data"),
     "potential_surface": Experiment(
         "The learned potentials (FFRL)",
-        [row("ours, supervised", "supervised")],
+        [tune(row("gradients alone", "supervised", kind="potential"), CHOSEN["mnist"]["supervised"])],
         after="potential_surface",
     ),
     "mnist_unsupervised": Experiment(

@@ -26,8 +26,8 @@ from .runs import Run
 _DIGITS = {heading: digits for _, heading, digits in BY_FACTOR} | {"seconds": 0}
 # Where a table has many models: one table per figure, models against factors.
 _COMPARED = (
-    "relative error", "error", "over re-encoding", "log p, normal", "log p, Bernoulli", "affine map", "F1",
-    "speed correlation",
+    "relative error", "error", "over re-encoding", "log p, normal", "log p, Bernoulli", "one dimension", "affine map",
+    "F1", "speed correlation",
 )  # fmt: skip
 _BELOW = "Ours are below every baseline that they are compared with."
 _COMPARED_WITH = "Ours that train without labels are compared with the baselines that do so too."
