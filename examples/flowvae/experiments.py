@@ -75,7 +75,7 @@ def _video(title: str, data: str, flips: str, fields: int = 3, max_steps: int = 
     ours, vae = row("ours, unsupervised", "video/unsupervised", data), row("VAE", "vae", data)
     ours, vae = (usual._replace(overrides={**usual.overrides, DATA_ARGS + "flips": flips}) for usual in (ours, vae))
     rows = [tune(ours, {"fields": fields}, quick, max_steps), tune(vae, {}, quick, max_steps)]
-    return Experiment(f"{title}: unsupervised flows of real motion (STA)", rows, "STA", data, "video", 8)
+    return Experiment(f"{title}: unsupervised flows of video (STA)", rows, "STA", data, "video", 8)
 
 
 def _search(title: str, data: str) -> Experiment:
