@@ -272,3 +272,44 @@ def test_exact_divergences_beside_or_around_a_potential_of_random_probes_are_tak
     close(path.log_det, exact(z, torch.tensor([0.5]), steps=1).log_det, rtol=1e-5, atol=1e-6)
     beside = FlowBank([estimated, PotentialFlowField(3, width=4)])
     assert ODEStepper(beside, "dopri5")(z, 1, steps=1, record=False).log_det.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", ["dopri5", "bosh3"])
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_a_half_precision_code_is_moved_with_errors_of_its_own_precision(dtype, method, adjoint):
+    bank, z, weights = randomize(FlowBank(3, 8, width=16), 0.2).float(), torch.randn(50, 8).float(), torch.randn(50, 3)
+    weights = weights.float()
+    expected = ODEStepper(bank, method)(z, weights, steps=3)
+    with torch.autocast("cpu", dtype):
+        path = ODEStepper(bank, method, adjoint=adjoint)(z.to(dtype), weights, steps=3)
+    assert path.z.dtype == path.log_det.dtype == dtype
+    loose = 0.1 if dtype == torch.bfloat16 else 0.01
+    assert (path.z.float() - expected.z).abs().max() < loose
+    assert (path.log_det.float() - expected.log_det).abs().max() < loose
+    (path.z.float().square().mean() + path.log_det.float().mean()).backward()
+    assert all(p.grad.isfinite().all() for p in bank.parameters())
+
+
+def test_the_adjoint_reaches_weights_that_a_bank_is_bound_with():
+    weights, inner, z = torch.ones(2, requires_grad=True), randomize(FlowBank(2, 3, width=4), 0.4), torch.randn(5, 3)
+    bank = FlowBank([inner.bind(weights)])
+    plain, adjoint = (
+        torch.autograd.grad(ODEStepper(bank, "dopri5", adjoint=a, **TIGHT)(z, 0, steps=2).z[-1].sum(), weights)[0]
+        for a in (False, True)
+    )
+    assert plain.abs().min() > 1e-3
+    close(adjoint, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_code_that_is_not_finite_is_named():
+    z = torch.randn(5, 3)
+    z[2, 1] = torch.nan
+    with pytest.raises(ValueError, match="ODEStepper: expected finite z, got NaN or infinity"):
+        ODEStepper(small_bank(), "dopri5")(z, 0, steps=3)
+
+
+@pytest.mark.parametrize("tolerances", [{"rtol": 0.0}, {"atol": -1.0}, {"rtol": float("nan")}])
+def test_tolerances_that_no_step_can_keep_are_refused(tolerances):
+    with pytest.raises(ValueError, match="expected rtol and atol above 0"):
+        ODEStepper(small_bank(), "dopri5", **tolerances)

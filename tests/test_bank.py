@@ -7,6 +7,7 @@ import torchdiffeq
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import BATCHES, close, draw_time, field_of_bank, jacobian, randomize, trace
+from torch import nn
 
 from torchflowfield import FlowBank, ODEStepper, PotentialFlowField
 
@@ -305,8 +306,10 @@ class TestErrors:
     def test_weights_that_would_have_to_be_broadcast(self, shape, request):
         if shape == ():
             request.getfixturevalue("without_hook")
+        remedy = "Give one weight for each of the 3 controls" if shape[-1:] != (3,) else "Nothing is broadcast; use w"
+        remedy = "A schedule goes into ODEStepper or bank.bind" if len(shape) == 3 else remedy
         message = (
-            r"expected weights of shape \(3,\) or \(5, 3\) for 3 controls and z of shape \(5, 4\), got .*Nothing is"
+            rf"expected weights of shape \(3,\) or \(5, 3\) for 3 controls and z of shape \(5, 4\), got .*{remedy}"
         )
         with pytest.raises(ValueError, match=message):
             FlowBank(3, 4)(0.0, torch.randn(5, 4), torch.randn(shape))
@@ -438,10 +441,39 @@ class TestFirstCall:
 @pytest.mark.parametrize("batch", [(8,), (2, 5)])
 def test_a_schedule_without_a_batch_is_told_how_to_get_one(batch):
     stepper, z, weights = ODEStepper(FlowBank(3, 4)), torch.randn(*batch, 4), torch.eye(3)[[0, 0, 2]]
-    with pytest.raises(ValueError, match="Nothing is broadcast; for one schedule for the whole batch use ") as error:
+    with pytest.raises(ValueError, match="For one schedule for the whole batch use ") as error:
         stepper(z, weights, steps=3)
     remedy = eval(str(error.value).split(" use ")[-1].rstrip("."), {"weights": weights})
     assert stepper(z, remedy, steps=3).weights.shape == (3, *batch, 3)
+
+
+def test_a_schedule_of_other_steps_is_told_how_many():
+    with pytest.raises(ValueError, match=r"got \(4, 8, 3\). Give one entry for each step, or pass steps=4"):
+        ODEStepper(FlowBank(3, 4))(torch.randn(8, 4), torch.randn(4, 8, 3), steps=3)
+
+
+@pytest.mark.unhooked
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (nn.Sequential(nn.Linear(3, 3), nn.Tanh()), "got Sequential"),
+        ([nn.Linear], "got one with <class"),
+        ([1, 2], "got one with 1"),
+        (torch.tensor(2), "got Tensor"),
+        (PotentialFlowField(3), "got PotentialFlowField"),
+    ],
+)
+def test_what_is_no_list_of_fields_is_named(given, named, without_hook):
+    with pytest.raises(TypeError, match=f"expected a number of fields or a list of modules, {named}"):
+        FlowBank(given)
+
+
+@pytest.mark.parametrize("weights", [1, torch.tensor([0.3, -1.0, 2.0, 0.5]), torch.randn(5, 4)])
+def test_the_jet_of_a_mixture_has_its_velocity(weights):
+    z = torch.randn(5, 3)
+    for bank in (randomize(FlowBank(2, 3, control="double")), randomize(FlowBank(4, 3))):
+        bound = bank.bind(weights)
+        close(bound.jet(0.5, z).velocity, bound(0.5, z))
 
 
 def test_weights_that_are_no_schedule_are_told_of_none():

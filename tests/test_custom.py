@@ -3,7 +3,15 @@ import torch
 from reference import LinearField, close, gradient, jacobian, randomize, trace
 from torch import nn
 
-from torchflowfield import AutogradPotential, FlowBank, HelmholtzFlowField, ModuleField, ODEStepper, PotentialFlowField
+from torchflowfield import (
+    AutogradPotential,
+    FlowBank,
+    FlowField,
+    HelmholtzFlowField,
+    ModuleField,
+    ODEStepper,
+    PotentialFlowField,
+)
 
 
 class Timed(nn.Module):
@@ -163,6 +171,54 @@ def test_a_module_that_returns_no_velocities_is_refused(missing):
     ):
         with pytest.raises(ValueError, match="AutogradPotential"):
             call()
+
+
+class Shift(FlowField):
+    """The same velocity everywhere, as one vector for all samples: it should be one for each."""
+
+    def forward(self, t, z, context=None):
+        return torch.ones(3)
+
+
+class Bowl(FlowField):
+    """A potential where a velocity is wanted."""
+
+    def forward(self, t, z, context=None):
+        return z.square().sum(-1)
+
+
+@pytest.mark.parametrize("field", [Shift(), Bowl()])
+@pytest.mark.parametrize("density", ["trace", None])
+@pytest.mark.parametrize("record", [True, False])
+def test_a_field_that_returns_no_velocities_is_refused(field, density, record):
+    bank = FlowBank([field])
+    named = rf"expected {type(field).__name__} to return velocities of shape \(3, 3\), as z, got \(3,\)"
+    with pytest.raises(ValueError, match=named):
+        ODEStepper(bank, density=density)(torch.zeros(3, 3), 0, steps=1, record=record)
+    with pytest.raises(ValueError, match=named):
+        bank(0.0, torch.zeros(3, 3), 0)
+
+
+@pytest.mark.parametrize("density", ["trace", "exact"])
+def test_codes_may_share_memory(density):
+    bank, z = FlowBank([Timed(), AutogradPotential(Well())]), torch.randn(5, 3).expand(4, 5, 3)
+    stepper = ODEStepper(bank, density=density)
+    for weights in (0, 1, torch.ones(2)):
+        close(stepper(z, weights, steps=2), stepper(z.contiguous(), weights, steps=2))
+
+
+@pytest.mark.parametrize(("method", "density", "expected"), [("euler", "trace", 2), ("euler", None, 0),
+                                                             ("euler", "exact", 0), ("dopri5", None, 0)])  # fmt: skip
+def test_a_laplacian_is_computed_only_where_it_is_wanted(method, density, expected, monkeypatch):
+    field, counted = AutogradPotential(Well()), []
+    divergence = field.divergence
+    monkeypatch.setattr(field, "divergence", lambda *args: counted.append(1) or divergence(*args))
+    tight = {"rtol": 1e-12, "atol": 1e-13}
+    path = ODEStepper(FlowBank([field]), method, density=density, **tight)(torch.randn(5, 3), 0, steps=2)
+    assert len(counted) == expected
+    with_density = ODEStepper(FlowBank([field]), method, **tight)(path.z[0], 0, steps=2)
+    for name in ("time_derivative", "gradient_norm2", "initial_norm2", "kinetic"):
+        close(getattr(path, name), getattr(with_density, name))
 
 
 class Counted(ModuleField):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from reference import LinearField, close
 
-from torchflowfield import FlowField
+from torchflowfield import FlowBank, FlowField, PotentialFlowField
 from torchflowfield.interface import log_det_euler
 
 
@@ -19,6 +19,18 @@ def test_a_field_of_ones_own_needs_only_a_forward(batch):
 def test_the_euler_volume_is_that_of_slogdet(step):
     matrix = torch.randn(3, 4, 4)
     close(log_det_euler(matrix, step), torch.linalg.slogdet(torch.eye(4) + step * matrix).logabsdet)
+
+
+@pytest.mark.unhooked
+@pytest.mark.parametrize(
+    "make",
+    [lambda: PotentialFlowField(4), lambda: LinearField(torch.eye(4)), lambda: FlowBank(2, 4).bind(torch.ones(2))],
+)
+def test_a_step_for_every_sample_is_refused(make, without_hook):
+    field = make()
+    with pytest.raises(ValueError, match=r"expected one step for all samples, got a tensor of shape \(4,\)"):
+        field.log_det(0.0, torch.randn(4, 4), torch.rand(4))
+    assert field.log_det(0.0, torch.randn(4, 4), torch.tensor(0.5)).shape == (4,)
 
 
 def test_the_euler_volume_of_a_bfloat16_jacobian_is_in_float32():

@@ -4,7 +4,17 @@ import pytest
 import torch
 from reference import close, randomize
 from torch import nn
-from torch.distributions import Bernoulli, Gamma, Laplace, LogNormal, Normal, Uniform
+from torch.distributions import (
+    Bernoulli,
+    ContinuousBernoulli,
+    Dirichlet,
+    Gamma,
+    Laplace,
+    LogNormal,
+    MultivariateNormal,
+    Normal,
+    Uniform,
+)
 
 from torchflowfield.posteriors import Annealing, FlowSelector, SpikeSlabPosterior
 from torchflowfield.priors import SpikeSlabPrior
@@ -199,8 +209,8 @@ class TestDisabledControls:
         sample = posterior(torch.randn(3, 500, 4))
         assert (sample.spikes[..., 1] == 0).all()
         assert (sample.spikes.sum(-1) >= 1).all()
-        pair = SpikeSlabPrior(2).kl(sample._replace(logits=sample.logits[..., ::2], spikes=sample.spikes[..., ::2]))
-        close(prior.kl(sample).spike, pair.spike, rtol=1e-3, atol=1e-3)
+        pair = sample._replace(logits=sample.logits[..., ::2], spikes=sample.spikes[..., ::2], slab=None)
+        close(prior.kl(sample).spike, SpikeSlabPrior(2).kl(pair).spike, rtol=1e-3, atol=1e-3)
 
     def test_what_is_disabled_is_saved(self):
         posterior, other = SpikeSlabPosterior(4, 3), SpikeSlabPosterior(4, 3)
@@ -316,9 +326,38 @@ class TestErrors:
         with pytest.raises(TypeError, match="slabs need reparameterised samples, which Bernoulli lacks"):
             SpikeSlabPosterior(4, 3, slab=Bernoulli)
 
-    def test_slabs_whose_arguments_depend_on_each_other(self):
-        with pytest.raises(TypeError, match="which Uniform lacks"):
-            SpikeSlabPosterior(4, 3, slab=Uniform)
+    @pytest.mark.parametrize("family", [Uniform, ContinuousBernoulli, Dirichlet, MultivariateNormal])
+    def test_slabs_that_are_no_single_numbers_with_arguments_of_their_own(self, family):
+        with pytest.raises(TypeError, match=f"which {family.__name__} lacks"):
+            SpikeSlabPosterior(4, 3, slab=family)
+
+    @pytest.mark.unhooked
+    def test_slabs_that_are_a_distribution_instead_of_a_family(self, without_hook):
+        with pytest.raises(
+            TypeError, match=r"expected a family of torch.distributions as slab, such as Laplace, got L"
+        ):
+            SpikeSlabPosterior(4, 3, slab=Laplace(1.0, 0.1))
+
+    @pytest.mark.parametrize(
+        "options", [{"slab_range": (2.0, 0.0)}, {"slab_range": (0.0, math.inf)}, {"slab_scale": 0.0}]
+    )
+    def test_slabs_in_no_range_or_of_no_scale(self, options):
+        with pytest.raises(ValueError, match="expected a finite slab_range that rises and slab_scale > 0"):
+            SpikeSlabPosterior(4, 3, **options)
+
+    def test_slab_features_of_no_size(self):
+        with pytest.raises(ValueError, match="expected slab_features to be a whole number of at least 1, got 0"):
+            SpikeSlabPosterior(4, 3, slab_features=0)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("family", [Laplace, Gamma])
+    def test_slabs_are_drawn_in_float32_under_autocast(self, dtype, family):
+        posterior = SpikeSlabPosterior(4, 3, slab=family).float()
+        with torch.autocast("cpu", dtype):
+            draw = posterior(torch.randn(50, 40, 4, dtype=torch.float32))
+        assert draw.slabs.dtype == draw.slab.mean.dtype == torch.float32
+        # Numbers of half precision would repeat each other.
+        assert len(draw.slabs.unique()) > 0.9 * draw.slabs.numel()
 
 
 def test_a_selector_needs_a_positive_temperature():

@@ -17,7 +17,7 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import AbsTransform
 
-from torchflowfield import FlowBank, ODEStepper
+from torchflowfield import FlowBank, ODEStepper, SpikeSlabPosterior
 from torchflowfield.priors import SpikeSlab, SpikeSlabPrior
 from torchflowfield.spikes import sample_not_all_zero
 
@@ -338,3 +338,14 @@ def test_marginals_need_a_step(steps):
 def test_the_symmetric_chain_is_on_for_half_of_the_time_or_more():
     for K, share in ((1, 1.0), (2, 0.676), (3, 0.580), (6, 0.510)):
         assert SpikeSlabPrior(K).marginals(400)[-1].mean().item() == pytest.approx(share, abs=1e-3)
+
+
+def test_a_posterior_of_another_control_or_of_other_logits_is_refused():
+    features = torch.randn(3, 5, 8)
+    four = SpikeSlabPosterior(8, 4)(features)
+    with pytest.raises(ValueError, match=r"expected slabs of shape \(3, 5, 2\), got \(3, 5, 4\). Prior and posterior"):
+        SpikeSlabPrior(2, control="double").kl(four)
+    with pytest.raises(ValueError, match=r"expected slabs of shape \(3, 5, 4\), got \(3, 5, 2\)"):
+        SpikeSlabPrior(4).kl(SpikeSlabPosterior(8, 2, control="double")(features))
+    with pytest.raises(ValueError, match=r"expected logits like the spikes, \(3, 5, 4\), got \(1, 5, 4\)"):
+        SpikeSlabPrior(4).kl(four._replace(logits=four.logits[:1]))

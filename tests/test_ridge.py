@@ -21,9 +21,10 @@ def test_selecting_a_part_drops_the_others():
 @pytest.mark.parametrize("batch", [(), (5,), (2, 3)])
 def test_mixtures_are_the_same_with_and_without_gradients(kind, batch):
     fields, z = randomize(ridge_stack(kind=kind, context_dim=2)), torch.randn(*batch, 3)
+    parts = 2 if kind == "helmholtz" else 1
     every = fields.at(torch.tensor(0.4), torch.randn(2)), fields.at(torch.rand(batch), torch.randn(*batch, 2))
     for snapshot in (*every, every[0].folded()):
-        for controls in (None, torch.randn(2, 1), *(torch.randn(*batch, 2, parts) for parts in {1, fields.parts})):
+        for controls in (None, torch.randn(2, 1), *(torch.randn(*batch, 2, p) for p in {1, parts})):
 
             def mixed(snapshot=snapshot, controls=controls):
                 both = snapshot.velocity_and_divergence(z, controls)

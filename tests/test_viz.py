@@ -4,7 +4,7 @@ import torch
 iio = pytest.importorskip("imageio.v3")
 pytest.importorskip("matplotlib")
 
-from torchflowfield import PotentialFlowField, RotationalFlowField  # noqa: E402
+from torchflowfield import FlowBank, PotentialFlowField, RotationalFlowField  # noqa: E402
 from torchflowfield.viz import (  # noqa: E402
     coefficients_over_time,
     phase_portrait,
@@ -74,3 +74,22 @@ def test_pictures_of_half_precision_and_of_bytes(without_hook):
     coefficients_over_time(torch.rand(5, 2, dtype=torch.bfloat16), torch.rand(5, 2))
     with pytest.raises(TypeError, match="expected floating-point frames.*got torch.uint8"):
         traversal_grid(torch.zeros(2, 1, 3, 4, 4, dtype=torch.uint8))
+
+
+def test_pictures_of_no_frames_or_of_no_size_are_errors(tmp_path):
+    frames, path = torch.rand(2, 1, 3, 4, 4), tmp_path / "a.gif"
+    for wrong in ({"zoom": 0}, {"fps": 0.0}):
+        with pytest.raises(ValueError, match="expected (zoom to be a whole number of at least 1|fps above 0), got 0"):
+            save_gif(frames, path, **wrong)
+    with pytest.raises(ValueError, match="expected frames of shape"):
+        save_gif(frames[:0], path)
+    with pytest.raises(ValueError, match="expected zoom to be a whole number"):
+        traversal_grid(frames, zoom=0)
+    assert not path.exists()
+
+
+def test_a_phase_portrait_takes_a_context_and_no_bank(without_hook):
+    field, axes = PotentialFlowField(4, context_dim=2), torch.eye(4)[:2]
+    assert phase_portrait(field, torch.zeros(4), axes, context=torch.ones(2)).collections
+    with pytest.raises(TypeError, match=r"expected a FlowField, got FlowBank. Of a FlowBank pass one: bank\[k\]"):
+        phase_portrait(FlowBank(2, 4), torch.zeros(4), axes)

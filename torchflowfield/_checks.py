@@ -3,9 +3,11 @@
 import math
 from collections.abc import Iterable
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, transform_to
 
 from torchflowfield.path import FlowPath
 
@@ -45,6 +47,16 @@ def as_time(owner: str, t: float | int | Tensor, z: Tensor) -> Tensor:
             f"got {tuple(time.shape)}."
         )
     return time
+
+
+def check_velocity(field: object, velocity: Tensor, z: Tensor) -> Tensor:
+    """The `velocity` of a field or module, unless it is anything but one vector per sample."""
+    if velocity.shape != z.shape:
+        raise ValueError(
+            f"FlowBank: expected {type(field).__name__} to return velocities of shape {tuple(z.shape)}, as z, got "
+            f"{tuple(velocity.shape)}. A potential goes into AutogradPotential."
+        )
+    return velocity
 
 
 def check_context(owner: str, context: Tensor | None, context_dim: int, z: Tensor | None = None) -> None:
@@ -113,6 +125,26 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[object]
         raise ValueError(f"{owner}: expected {name} to be one of {', '.join(map(repr, options))}, got {value!r}.")
 
 
+def check_family(owner: str, family: object) -> None:
+    """Raise unless it is None or a family of distributions of numbers that can be inferred argument by argument."""
+    if family is None:
+        return
+    if not (isinstance(family, type) and issubclass(family, Distribution)):
+        raise TypeError(f"{owner}: expected a family of torch.distributions as slab, such as Laplace, got {family!r}.")
+    if not family.has_rsample:
+        raise TypeError(f"{owner}: slabs need reparameterised samples, which {family.__name__} lacks.")
+    known: dict[str, Any] = family.arg_constraints if isinstance(family.arg_constraints, dict) else {}
+    try:
+        one = family(**{name: transform_to(c)(torch.zeros(1)) for name, c in known.items()})
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        one = None
+    if one is None or one.event_shape:
+        raise TypeError(
+            f"{owner}: slabs need to be single numbers with arguments free of each other, which {family.__name__} "
+            f"lacks."
+        )
+
+
 def check_features(owner: str, features: Tensor, size: int) -> None:
     """Raise unless the last axis of `features` has the given size."""
     if features.shape[-1] != size:
@@ -172,15 +204,21 @@ def check_weights(
         )
     # Number of axes first: an export with a dynamic batch would take their comparison for a rule about its size.
     if not any(weights.ndim == len(shape) and tuple(weights.shape) == shape for shape in shapes):
-        remedy = "use weights.expand(...)."
-        if tuple(weights.shape) == (steps, controls):
+        remedy = "Nothing is broadcast; use weights.expand(...)."
+        if weights.shape[-1:] != (controls,):
+            remedy = f"Give one weight for each of the {controls} controls."
+        elif steps is None and weights.ndim > z.ndim:
+            remedy = "A schedule goes into ODEStepper or bank.bind."
+        elif weights.ndim == z.ndim + 1 and weights.shape[1:-1] == z.shape[:-1]:
+            remedy = f"Give one entry for each step, or pass steps={weights.shape[0]}."
+        elif tuple(weights.shape) == (steps, controls):
             batch = z.shape[:-1]
             missing, whole = ", ".join([":", *["None"] * len(batch)]), ", ".join(map(str, (steps, *batch, controls)))
-            remedy = f"for one schedule for the whole batch use weights[{missing}].expand({whole})."
+            remedy = f"For one schedule for the whole batch use weights[{missing}].expand({whole})."
         expected = " or ".join(dict.fromkeys(map(str, shapes)))
         raise ValueError(
             f"{owner}: expected weights of shape {expected} for {controls} controls and z of shape "
-            f"{tuple(z.shape)}, got {tuple(weights.shape)}. Nothing is broadcast; {remedy}"
+            f"{tuple(z.shape)}, got {tuple(weights.shape)}. {remedy}"
         )
     if weights.device != z.device:
         raise ValueError(f"{owner}: expected weights on {z.device}, got {weights.device}. Use weights.to(z).")

@@ -7,12 +7,14 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
+from torchflowfield._checks import check_finite
 from torchflowfield.autograd import AutogradPotential
 from torchflowfield.custom import FieldStack
 from torchflowfield.fields import Snapshot
 from torchflowfield.interface import Selection
 from torchflowfield.stack import RidgeStack
 
+_HALF = (torch.bfloat16, torch.float16)
 ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
 
@@ -22,18 +24,20 @@ class AugmentedDynamics:
     Args:
         at: The fields at a time.
         controls: The mixture, None for one field alone.
+        dtype: That in which the fields are evaluated; the state and its error may have a wider one.
     """
 
-    def __init__(self, at: Callable[[Tensor], Snapshot], controls: Tensor | None) -> None:
-        self.at, self.controls = at, controls
+    def __init__(self, at: Callable[[Tensor], Snapshot], controls: Tensor | None, dtype: torch.dtype) -> None:
+        self.at, self.controls, self.dtype = at, controls, dtype
         self.step: Tensor | None = None
 
     def __call__(self, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Time derivative of the state."""
-        fields, z = self.at(t), state[0]
+        fields, z, wide = self.at(t.to(self.dtype)), state[0].to(self.dtype), state[0].dtype
         if len(state) == 1:
-            return (fields.velocity(z, self.controls),)
-        return fields.velocity_and_divergence(z, self.controls)
+            return (fields.velocity(z, self.controls).to(wide),)
+        velocity, divergence = fields.velocity_and_divergence(z, self.controls)
+        return velocity.to(wide), divergence.to(wide)
 
     def callback_step(self, t: Tensor, state: tuple[Tensor, ...], step: Tensor) -> None:
         """Called by torchdiffeq before each step, with its size before it is cut to land on a frame."""
@@ -72,10 +76,14 @@ class AdaptiveSolver:
         self._potentials = [field for field in acting if isinstance(field, AutogradPotential)]
         self._settings = {"method": method, "rtol": rtol, "atol": atol}
         self._step: Tensor | None = None
-        self._inputs = (*stack.parameters(), context)
+        self._dtype = next((x.dtype for x in stack.parameters() if x.is_floating_point()), torch.float32)
+        if context is not None and context.dtype in _HALF:
+            context = context.to(self._dtype)
+        self._inputs = (*stack.parameters(), *stack.buffers(), context)
         self._at: Callable[[Tensor], Snapshot]
         if isinstance(stack, RidgeStack) and not adjoint:
-            self._at = stack.course(context, selection).at
+            with torch.autocast(stack.bias.device.type, enabled=False):
+                self._at = stack.course(context, selection).at
         else:
             self._at = lambda t: stack.at(t, context, selection)
 
@@ -89,8 +97,14 @@ class AdaptiveSolver:
                 f"each time. Build the AutogradPotential with exact_dim={z.shape[-1]}, or the stepper with "
                 f"density=None or a method of fixed steps."
             )
-        dynamics, times = AugmentedDynamics(self._at, controls), torch.stack(span)
-        state = (z, z.new_zeros(z.shape[:-1])) if self._density else (z,)
+        # With NaN no step would be small enough.
+        check_finite("ODEStepper", "z", z)
+        # A half precision would round away the errors by which torchdiffeq chooses its steps, and the steps. That of
+        # the fields is left to them, but not to autocast, which does not reach the backward pass of the adjoint either.
+        wide, dtype = torch.promote_types(z.dtype, torch.float32), self._dtype if z.dtype in _HALF else z.dtype
+        controls = controls if controls is None else controls.to(dtype)
+        dynamics, times = AugmentedDynamics(self._at, controls, dtype), torch.stack(span).to(wide)
+        state = (z.to(wide), z.new_zeros(z.shape[:-1], dtype=wide)) if self._density else (z.to(wide),)
         # A step has to end at each end of the span (the adjoint goes back): past it, torchdiffeq interpolates by a
         # quartic, whose error no tolerance controls and which in the long steps of dopri8 exceeds that of the method.
         options: dict[str, Any] = {"options": {"step_t": times.detach(), "first_step": self._step}}
@@ -98,6 +112,7 @@ class AdaptiveSolver:
         if self._adjoint:
             solve = torchdiffeq.odeint_adjoint
             options["adjoint_params"] = tuple(x for x in (*self._inputs, controls) if x is not None and x.requires_grad)
-        solution = solve(dynamics, state, times, **self._settings, **options)
+        with torch.autocast(z.device.type, enabled=False):
+            solution = solve(dynamics, state, times, **self._settings, **options)
         self._step = dynamics.step
-        return solution[0][-1], solution[1][-1] if self._density else None
+        return solution[0][-1].to(z.dtype), solution[1][-1].to(z.dtype) if self._density else None

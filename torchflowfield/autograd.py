@@ -97,10 +97,14 @@ class AutogradPotential(FlowField):
 
     def jet(self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> Jet:
         """Potential, velocity, time derivative, Laplacian and gradient."""
+        return self._jet(t, z, context, True)
+
+    def _jet(self, t: Time, z: Tensor, context: Tensor | None, divergence: bool) -> Jet:
         # Forward mode writes to its input, which may not share memory between samples.
         time = as_time(type(self).__name__, t, z).expand(z.shape[:-1]).contiguous()
         potential, time_derivative = torch.func.jvp(  # type: ignore[misc]
             lambda s: self._potential(s, z, context), (time,), (torch.ones_like(time),)
         )
         velocity = self._gradient(time, z, context)
-        return Jet(potential, velocity, time_derivative, self.divergence(t, z, context), velocity)
+        laplacian = self.divergence(t, z, context) if divergence else torch.zeros_like(potential)
+        return Jet(potential, velocity, time_derivative, laplacian, velocity)

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Iterable, Iterator
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -83,9 +83,12 @@ class FlowBank(nn.Module):
                 context_dim=context_dim, owner="FlowBank",
             )  # fmt: skip
         else:
-            fields = list(K) if isinstance(K, Iterable) else [self]
-            if any(isinstance(field, FlowBank) or not callable(field) for field in fields):
-                raise TypeError(f"FlowBank: expected a number of fields or a list of modules, got {type(K).__name__}.")
+            # The layers of a Sequential are no fields, nor are the entries of a tensor.
+            fields: list[Any] = [K] if isinstance(K, nn.Sequential | Tensor) or not isinstance(K, Iterable) else list(K)
+            wrong = [x for x in fields if x is K or isinstance(x, FlowBank | type) or not callable(x)]
+            if wrong:
+                got = type(K).__name__ if wrong[0] is K else f"one with {wrong[0]!r}"
+                raise TypeError(f"FlowBank: expected a number of fields or a list of modules, got {got}.")
             given = (dim, width, kind, control, activation, convex, frequencies, period, context_dim)
             if given != _DEFAULTS:
                 raise ValueError("FlowBank: a list of fields brings its own sizes; pass no other argument with it.")
@@ -235,8 +238,10 @@ class BoundField(SnapshotField):
     def jet(self, t: Time, z: Tensor, context: Tensor | None = None) -> Jet:
         """Jet of the mixture: the potential is that of the mixed gradients."""
         snapshot, controls = self._at(t, z, context)
-        jet, velocity = snapshot.jet(z), snapshot.velocity(z, controls)
+        jet = snapshot.jet(z)
         gradients = torch.ones_like(jet.potential) if controls is None else controls[..., 0]
+        double = controls is not None and controls.shape[-1] > 1
+        velocity = snapshot.velocity(z, controls) if double else (gradients[..., None] * jet.velocity).sum(-2)
 
         def mix(x: Tensor) -> Tensor:
             return (gradients * x).sum(-1)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torchflowfield._checks import check_velocity
 from torchflowfield.interface import Evaluation, FlowField, Jet, Selection, Time, log_det_euler
 
 
@@ -31,18 +32,13 @@ class ModuleField(FlowField):
             ValueError: If the module returns anything but one velocity per sample.
         """
         velocity = self.module(t, z) if context is None else self.module(t, z, context)
-        if velocity.shape != z.shape:
-            raise ValueError(
-                f"FlowBank: expected {type(self.module).__name__} to return velocities of shape {tuple(z.shape)}, as "
-                f"z, got {tuple(velocity.shape)}. A potential goes into AutogradPotential."
-            )
-        return velocity
+        return check_velocity(self.module, velocity, z)
 
 
 class FieldStack(nn.Module):
     """A user's own fields behind the interface of `RidgeStack`: one call per field."""
 
-    parts, dim = 1, None
+    dim = None
 
     def __init__(self, fields: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -90,7 +86,10 @@ class FieldSnapshot(NamedTuple):
 
     def velocity(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Velocity of the mixture."""
-        return _mix(self._stack(lambda f: f(self.t, z, *self._extra()), z.ndim - 1), controls, 1)
+        return _mix(self._stack(lambda f: self._velocity(f, z), z.ndim - 1), controls, 1)
+
+    def _velocity(self, field: Any, z: Tensor) -> Tensor:
+        return check_velocity(field, field(self.t, z, *self._extra()), z)
 
     def divergence(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Divergence of the mixture."""
@@ -111,8 +110,8 @@ class FieldSnapshot(NamedTuple):
 
         def jet(field: Any) -> Jet:
             if divergence or field.has_potential:
-                return field.jet(self.t, z, *self._extra())
-            return Jet(zero, field(self.t, z, *self._extra()), zero, zero, torch.zeros_like(z))
+                return field._jet(self.t, z, self.context, divergence)
+            return Jet(zero, self._velocity(field, z), zero, zero, torch.zeros_like(z))
 
         jets = [jet(field) for field in self.fields]
         stacked = Jet(*(torch.stack(parts, z.ndim - 1) for parts in zip(*jets, strict=True)))
@@ -129,7 +128,7 @@ class FieldSnapshot(NamedTuple):
         def norm2(field: Any) -> Tensor:
             if not field.has_potential:
                 return z.new_zeros(z.shape[:-1])
-            return field.jet(self.t, z, *self._extra()).gradient.square().sum(-1)
+            return field._jet(self.t, z, self.context, False).gradient.square().sum(-1)
 
         return self._stack(norm2, z.ndim - 1)
 

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchflowfield._checks import check_velocity
+
 Time = float | int | Float[Tensor, "*#batch"]
 
 
@@ -73,7 +75,8 @@ class FlowField(nn.Module):
         context: Tensor | None = None,
     ) -> Float[Tensor, "*batch dim"]:
         """Jacobian at `z` applied to the vectors `x`."""
-        return torch.func.jvp(self._velocity(t, context), (z,), (x,))[1]
+        # Forward mode writes to its input, which may not share memory between samples.
+        return torch.func.jvp(self._velocity(t, context), (z.contiguous(),), (x,))[1]
 
     def jacobian(
         self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None
@@ -97,14 +100,20 @@ class FlowField(nn.Module):
 
     def jet(self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> Jet:
         """Velocity and divergence, with a potential of zero; potential fields override this."""
-        velocity = self._velocity(t, context)(z)
+        velocity = check_velocity(self, self._velocity(t, context)(z), z)
         zero = torch.zeros_like(velocity[..., 0])
         return Jet(zero, velocity, zero, self.divergence(t, z, context), torch.zeros_like(velocity))
+
+    def _jet(self, t: Time, z: Tensor, context: Tensor | None, divergence: bool) -> Jet:
+        """The jet, in which a Laplacian that is dear may be zero where no divergence is wanted."""
+        return self.jet(t, z) if context is None else self.jet(t, z, context)
 
 
 def log_det_euler(jacobian: Tensor, step: float) -> Tensor:
     r"""$\log |\det(I + \text{step} \, J)|$, in float32 at least: autocast hands over Jacobians of lower precision."""
     if jacobian.dtype in (torch.bfloat16, torch.float16):
         jacobian = jacobian.float()
+    if isinstance(step, Tensor) and step.ndim:
+        raise ValueError(f"log_det: expected one step for all samples, got a tensor of shape {tuple(step.shape)}.")
     identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
     return torch.linalg.slogdet(identity + step * jacobian).logabsdet

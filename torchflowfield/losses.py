@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchflowfield._checks import check_choice, check_path, check_whole
-from torchflowfield.stepper import FlowPath
+from torchflowfield.path import FlowPath
 
 _NOT_RECORDED = "DynamicOTLoss: expected a recorded path. Call the stepper with record=True."
 
@@ -61,7 +61,8 @@ class DynamicOTLoss(nn.Module):
         initial_weight: Weight of $\|\nabla u_k(0, z_0)\|^2$. It asks for a flow that starts from rest: leave it at 0
             when frames are one step apart and the first must move; with a `start` of 1 in the stepper it can be kept.
         kinetic_weight: Weight of the kinetic energy $\frac{1}{2} \|v\|^2$ of the mixture.
-        fields: `"active"` averages over the fields with a nonzero weight; `"all"` over all of them.
+        fields: `"active"` averages over the fields with a nonzero weight, which relaxed spikes always have: build the
+            posterior with `hard=True` for fewer. `"all"` averages over all fields, those without a potential included.
 
     Raises:
         ValueError: For a negative weight or an unknown choice of fields.

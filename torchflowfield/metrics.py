@@ -152,7 +152,7 @@ def transformation_recovery(
     f1[factors] = confusion.cpu()[controls, factors]
     correlation = torch.full_like(f1, torch.nan)
     if slabs is not None and true_speeds is not None:
-        speeds, guesses = true_speeds.flatten(0, -2), slabs.flatten(0, -2)
+        speeds, guesses = true_speeds.flatten(0, -2), slabs.detach().flatten(0, -2)
         for factor, control in zip(factors, controls, strict=True):
             on = (inferred[:, control] * true[:, factor]).bool()
             if on.sum() > 1:

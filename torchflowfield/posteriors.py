@@ -6,11 +6,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Laplace, constraints, transform_to
+from torch.distributions import Distribution, Laplace, transform_to
 from torch.nn import functional as F
 
 from torchflowfield._checks import (
     check_choice,
+    check_family,
     check_features,
     check_finite,
     check_temperature,
@@ -128,7 +129,7 @@ class SpikeSlabPosterior(nn.Module):
         hard: Use spikes of 0 and 1 in the forward pass (straight-through); otherwise their relaxation.
 
     Raises:
-        ValueError: For `K` below one, an unknown control, or features of another size.
+        ValueError: For sizes, a control, a range or a scale that make no sense, or features of another size.
         TypeError: For a slab family without reparameterised samples, or whose arguments constrain each other.
 
     Reference:
@@ -156,19 +157,19 @@ class SpikeSlabPosterior(nn.Module):
         super().__init__()
         check_choice("SpikeSlabPosterior", "control", control, ("single", "double"))
         check_whole("SpikeSlabPosterior", in_features=in_features, K=K)
-        if slab is not None and not slab.has_rsample:
-            raise TypeError(f"SpikeSlabPosterior: slabs need reparameterised samples, which {slab.__name__} lacks.")
-        if slab is not None and not isinstance(slab.arg_constraints, dict):
-            raise TypeError(
-                f"SpikeSlabPosterior: slabs need arguments free of each other, which {slab.__name__} lacks."
+        size = in_features if slab_features is None else slab_features
+        check_whole("SpikeSlabPosterior", slab_features=size)
+        check_family("SpikeSlabPosterior", slab)
+        if not (slab_scale > 0 and -math.inf < slab_range[0] < slab_range[1] < math.inf):
+            raise ValueError(
+                f"SpikeSlabPosterior: expected a finite slab_range that rises and slab_scale > 0, got {slab_range} and "
+                f"{slab_scale}."
             )
         self.K, self.control, self.hard, self.slab_family, self.slab_range = K, control, hard, slab, slab_range
         self.spike_head = nn.Linear(in_features, self.num_controls)
         self.enabled: Tensor
         self.register_buffer("enabled", torch.ones(self.num_controls, dtype=torch.bool))
-        arguments: dict[str, Any] = {} if slab is None else dict(slab.arg_constraints)
-        self.slab_constraints = {n: c for n, c in arguments.items() if c is not constraints.dependent}
-        size = in_features if slab_features is None else slab_features
+        self.slab_constraints: dict[str, Any] = {} if slab is None else dict(slab.arg_constraints)  # type: ignore
         self.slab_head = nn.Linear(size, K * len(self.slab_constraints)) if slab is not None else None
         if self.slab_head is not None:
             first = [math.log(slab_scale) if name == "scale" else 0.0 for name in self.slab_constraints]
@@ -215,7 +216,7 @@ class SpikeSlabPosterior(nn.Module):
         if self.slab_head is None or self.slab_family is None:
             raise ValueError("SpikeSlabPosterior: this posterior has spikes alone. Pass slab=Laplace, for instance.")
         check_features("SpikeSlabPosterior", features, self.slab_head.in_features)
-        slab = self._slab(self.slab_head(features).unflatten(-1, (self.K, -1)))
+        slab = self._slab(at_least_float32(self.slab_head(features)).unflatten(-1, (self.K, -1)))
         slabs = slab.rsample() if self.training else slab.mean
         return SpikeSlab(coefficients(draw.spikes, slabs), draw.spikes, slabs, draw.logits, slab)
 
@@ -235,7 +236,7 @@ class SpikeSlabPosterior(nn.Module):
 
     def _slab(self, raw: Tensor) -> Distribution:
         low, high = self.slab_range
-        values = {}
+        values: dict[str, Any] = {}
         for i, (name, constraint) in enumerate(self.slab_constraints.items()):
             if name == "loc":
                 values[name] = low + (high - low) * raw[..., i].sigmoid()

@@ -222,6 +222,7 @@ class SpikeSlabPrior(nn.Module):
                 "SpikeSlabPrior: expected the sample of a posterior, which has logits; got one of a prior."
             )
         law.check_spikes("SpikeSlabPrior", posterior.spikes, self.num_controls)
+        law.check_posterior("SpikeSlabPrior", posterior.spikes, posterior.logits, posterior.slab, self.K)
         spike = law.kl_not_all_zero(posterior.logits, *self._conditional(posterior.spikes))
         slab = torch.zeros_like(spike)
         if posterior.slab is not None:

@@ -7,6 +7,7 @@ being on and off, all before the condition.
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn import functional as F
 
 from torchflowfield._checks import holds
@@ -68,6 +69,17 @@ def check_spikes(owner: str, spikes: Tensor, count: int) -> None:
         raise ValueError(
             f"{owner}: expected spikes of shape (T, *, {count}), got {tuple(spikes.shape)}. "
             f"Pass control='double' for two spikes per field."
+        )
+
+
+def check_posterior(owner: str, spikes: Tensor, logits: Tensor, slab: Distribution | None, K: int) -> None:
+    """Raise unless log-odds and slabs belong to the spikes: one of the former each, one of the latter per field."""
+    if logits.shape != spikes.shape:
+        raise ValueError(f"{owner}: expected logits like the spikes, {tuple(spikes.shape)}, got {tuple(logits.shape)}.")
+    if slab is not None and slab.batch_shape != (expected := (*spikes.shape[:-1], K)):
+        raise ValueError(
+            f"{owner}: expected slabs of shape {expected}, got {tuple(slab.batch_shape)}. "
+            f"Prior and posterior need the same K and the same control."
         )
 
 

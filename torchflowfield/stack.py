@@ -92,11 +92,6 @@ class RidgeStack(nn.Module):
         return f"{shown}{convex}, frequencies={frequencies}{context}"
 
     @property
-    def parts(self) -> int:
-        """Parts of one field: 2 for Helmholtz fields, otherwise 1."""
-        return 2 if self.kind == "helmholtz" else 1
-
-    @property
     def dim(self) -> int | None:
         """Size of the latent vector, None while it is not known."""
         return None if isinstance(self.weight, UninitializedParameter) else self.weight.shape[-1]

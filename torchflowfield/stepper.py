@@ -78,15 +78,15 @@ class ODEStepper(nn.Module):
         check_whole("ODEStepper", substeps=substeps)
         check_whole("ODEStepper", 0, inverse_iterations=inverse_iterations)
         if density == "exact" and method != "euler":
-            raise ValueError(
-                f"ODEStepper: density='exact' is that of the Euler map; use density='trace' with {method!r}."
-            )
+            raise ValueError(f"ODEStepper: density='exact' is the Euler map's; use density='trace' with {method!r}.")
         if method in ADAPTIVE_METHODS and (compile is not False or substeps > 1 or checkpoint):
             raise ValueError(f"ODEStepper: compile, substeps, checkpoint need {', '.join(TABLEAUS)}, got {method!r}.")
         if checkpoint and any(isinstance(module, AutogradPotential) for module in bank.modules()):
             raise ValueError(
                 "ODEStepper: checkpoint=True cannot recompute an AutogradPotential, as torch.func does not allow it."
             )
+        if not (rtol > 0 and atol > 0):
+            raise ValueError(f"ODEStepper: expected rtol and atol above 0, got {rtol} and {atol}.")
         if adjoint and method not in ADAPTIVE_METHODS:
             raise ValueError(f"ODEStepper: adjoint is for {', '.join(ADAPTIVE_METHODS)}, got method={method!r}.")
         self.bank, self.method, self.substeps, self.density = bank, method, substeps, density
@@ -144,9 +144,9 @@ class ODEStepper(nn.Module):
         # At time 0 the first step's gradients are those of the initial condition.
         at_zero = isinstance(start, (int, float)) and start == 0 and steps > 0 and not reverse
         options = (context, selection, reverse, record, at_zero)
+        if isinstance(start, Tensor) and start.ndim:
+            raise ValueError(f"ODEStepper: expected one start for the whole batch, got {tuple(start.shape)}.")
         start_time = as_time("ODEStepper", start, z0)
-        if start_time.ndim:
-            raise ValueError(f"ODEStepper: expected one start for the whole batch, got {tuple(start_time.shape)}.")
         if self.compile_rollout is False or torch.compiler.is_compiling():
             return self._rollout(z0, given, controls, start_time, *options)
         if self._compiled is None:

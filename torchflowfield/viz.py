@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from torchflowfield._checks import check_whole
 from torchflowfield.interface import FlowField, Time
 
 # Okabe and Ito's palette, told apart by the colour-blind.
@@ -24,7 +25,8 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _pixels(frames: Tensor, zoom: int) -> np.ndarray:
-    if frames.ndim != 5 or frames.shape[2] not in (1, 3):
+    check_whole("viz", zoom=zoom)
+    if frames.ndim != 5 or frames.shape[2] not in (1, 3) or not frames.numel():
         raise ValueError(
             f"viz: expected frames of shape (frames, batch, 1 or 3, height, width), got {tuple(frames.shape)}."
         )
@@ -51,7 +53,7 @@ def traversal_grid(
         The picture, `[height, width, 3]`, uint8.
 
     Raises:
-        ValueError: If `frames` are no images.
+        ValueError: If `frames` are no images, or `zoom` makes none of them.
         TypeError: If they are not floating-point.
     """
     cells = np.pad(_pixels(frames, zoom), ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
@@ -81,9 +83,11 @@ def save_gif(
         bounce: Play forwards then backwards, so that the loop has no jump.
 
     Raises:
-        ValueError: If `frames` are no images.
+        ValueError: If `frames` are no images, or `zoom` or `fps` makes none of them.
         TypeError: If they are not floating-point.
     """
+    if not fps > 0:
+        raise ValueError(f"viz: expected fps above 0, got {fps}.")
     cells = np.pad(_pixels(frames, zoom), ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
     count, samples, height, width, _ = cells.shape
     strips = cells.transpose(0, 2, 1, 3, 4).reshape(count, height, samples * width, 3)
@@ -101,6 +105,7 @@ def phase_portrait(
     t: Time = 0.0,
     extent: float = 3.0,
     resolution: int = 24,
+    context: Float[Tensor, " context"] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Streamlines of a field on a two-dimensional slice of latent space, over its potential or its speed.
@@ -112,13 +117,20 @@ def phase_portrait(
         t: Time in frames.
         extent: Half the side of the slice, in latent units.
         resolution: Points per side.
+        context: One vector for all points, for a field that takes a context.
         ax: Where to draw; a new figure if None.
+
+    Raises:
+        TypeError: For anything but a field, such as a bank.
     """
+    if not isinstance(field, FlowField):
+        raise TypeError(f"viz: expected a FlowField, got {type(field).__name__}. Of a FlowBank pass one: bank[k].")
     ax = Figure(figsize=(5, 5), layout="constrained").subplots() if ax is None else ax
     side = torch.linspace(-extent, extent, resolution, dtype=center.dtype, device=center.device)
     y, x = torch.meshgrid(side, side, indexing="ij")
     with torch.no_grad():
-        jet = field.jet(t, center + x[..., None] * axes[0] + y[..., None] * axes[1])
+        plane = center + x[..., None] * axes[0] + y[..., None] * axes[1]
+        jet = field.jet(t, plane) if context is None else field.jet(t, plane, context)
     has_potential = bool(jet.gradient.any())
     background = jet.potential if has_potential else jet.velocity.norm(dim=-1)
     u, v = (_wide(jet.velocity @ axis).numpy() for axis in axes)

@@ -109,12 +109,12 @@ def _kinds(title: str, data: str) -> Experiment:
     rows = [
         tune(row("PoFlow", "poflow", data), CHOSEN[data]["poflow"]),
         tune(row("ours, supervised", "supervised", data), usual),
-        tune(row("gradients alone", "supervised", data, kind="potential"), usual),
+        tune(row("ours, gradients alone", "supervised", data, kind="potential"), usual),
         tune(
-            row("gradients alone, path held to a diffusion", "supervised", data, kind="potential"),
+            row("ours, gradients alone, path held to a diffusion", "supervised", data, kind="potential"),
             {**usual, "path_kl": "transition"},
         ),
-        tune(row("rotations alone", "supervised", data, kind="rotational"), usual),
+        tune(row("ours, rotations alone", "supervised", data, kind="rotational"), usual),
     ]
     return Experiment(f"{title}: supervised flows with and without gradients and rotations", rows, data=data)
 
@@ -143,7 +143,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "unseen_data": Experiment("Flows of MNIST on images of other kinds (FFRL)", [_SUPERVISED], after="unseen_data"),
     "potential_surface": Experiment(
         "The learned potentials (FFRL)",
-        [tune(row("gradients alone", "supervised", kind="potential"), CHOSEN["mnist"]["supervised"])],
+        [tune(row("ours, gradients alone", "supervised", kind="potential"), CHOSEN["mnist"]["supervised"])],
         after="potential_surface",
     ),
     "mnist_unsupervised": Experiment(
