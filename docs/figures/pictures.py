@@ -64,8 +64,24 @@ EXPERIMENTS = [
         "latent_evolution", [f"evolution_{data}.png" for data in ("mnist", "shapes3d", "falcor3d", "isaac3d")], _MNIST
     ),
     Drawn("coefficients_over_time", ["coefficients_over_time_0.png"], _MNIST),
-    Drawn("switching", ["switching_rotation_then_hue.gif", "switching_rotation_then_hue.png"], _MNIST),
-    Drawn("superposing", ["superposing_rotation_and_hue.gif", "superposing_scale_and_rotation_and_hue.png"], _MNIST),
+    Drawn(
+        "switching",
+        [
+            "switching_rotation_then_hue.gif",
+            "switching_rotation_then_hue.png",
+            "switching_floor_hue_then_orientation.gif",
+        ],
+        _MNIST,
+    ),
+    Drawn(
+        "superposing",
+        [
+            "superposing_rotation_and_hue.gif",
+            "superposing_scale_and_rotation_and_hue.png",
+            "superposing_floor_hue_and_object_hue_and_scale_and_orientation.png",
+        ],
+        _MNIST,
+    ),
     Drawn(
         "unseen_data",
         [
