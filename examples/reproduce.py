@@ -8,6 +8,7 @@ configuration and the seed, and experiments with the same model share its run.
 """
 
 import argparse
+import os
 import re
 import shlex
 import subprocess
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--preset", choices=_PRESETS, default="quick", help="small networks for CPU cores, or the published sizes")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of every row")
     add("--jobs", type=int, default=1, help="runs at the same time, each in a process of its own")
-    add("--threads", type=int, default=1, help="threads of one run")
+    add("--threads", type=int, help="threads of one run; if not given, the cores are divided among the jobs")
     add("--retest", action="store_true", help="test finished runs again that lack figures")
     add("--output", type=Path, default=Path("docs/results"), help="folder for the table")
     add("--runs", type=Path, default=Path("runs/reproduce"), help="folder for checkpoints, logs and figures")
@@ -58,6 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     options, rest = parser.parse_known_args(arguments)
     options.extra = _joined([*options.extra, *rest])
     options.seeds = list(dict.fromkeys(options.seeds))
+    if options.threads is None:
+        options.threads = max(1, (os.cpu_count() or 1) // max(1, options.jobs))
     if min(options.jobs, options.threads) < 1 or min(options.seeds) < 0:
         parser.error("expected --jobs and --threads of at least 1 and --seeds of at least 0")
     console = Console()

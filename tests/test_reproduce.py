@@ -632,6 +632,18 @@ def test_counts_and_seeds_that_make_no_sense_are_errors(arguments, capsys):
     assert "expected --jobs and --threads of at least 1 and --seeds of at least 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "threads"), [([], 6), (["--jobs", "4"], 1), (["--jobs", "9"], 1), (["--threads", "3"], 3)]
+)
+def test_the_cores_are_divided_among_the_runs(given, threads, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("reproduce.os.cpu_count", lambda: 6)
+    monkeypatch.setattr("flowvae.runs.Run.execute", lambda run, count: seen.append(count))
+    with pytest.raises(SystemExit, match="no run of"):
+        reproduce.main(["mnist_weak", *given, *folders(tmp_path)])
+    assert seen == 3 * [threads]
+
+
 def test_a_seed_that_is_given_twice_counts_once(tmp_path, monkeypatch):
     executed = []
     monkeypatch.setattr(
