@@ -8,7 +8,6 @@ configuration and the seed, and experiments with the same model share its run.
 """
 
 import argparse
-import os
 import re
 import shlex
 import subprocess
@@ -16,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
 import yaml
 from flowvae.data.files import title_of
 from flowvae.experiments import EXPERIMENTS, Experiment
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.extra = _joined([*options.extra, *rest])
     options.seeds = list(dict.fromkeys(options.seeds))
     if options.threads is None:
-        options.threads = max(1, (os.cpu_count() or 1) // max(1, options.jobs))
+        options.threads = max(1, torch.get_num_threads() // max(1, options.jobs))
     if min(options.jobs, options.threads) < 1 or min(options.seeds) < 0:
         parser.error("expected --jobs and --threads of at least 1 and --seeds of at least 0")
     console = Console()

@@ -5,6 +5,7 @@ import torch
 import torchdiffeq
 from reference import LinearField, close, randomize, small_bank
 from test_performance import CountProducts
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchflowfield import AutogradPotential, FlowBank, ODEStepper, PotentialFlowField
@@ -309,7 +310,72 @@ def test_a_code_that_is_not_finite_is_named():
         ODEStepper(small_bank(), "dopri5")(z, 0, steps=3)
 
 
-@pytest.mark.parametrize("tolerances", [{"rtol": 0.0}, {"atol": -1.0}, {"rtol": float("nan")}])
+@pytest.mark.parametrize("tolerances", [{"rtol": 0.0, "atol": 0.0}, {"atol": -1.0}, {"rtol": float("nan")}])
 def test_tolerances_that_no_step_can_keep_are_refused(tolerances):
-    with pytest.raises(ValueError, match="expected rtol and atol above 0"):
+    with pytest.raises(ValueError, match="expected rtol and atol ≥ 0, one of them above"):
         ODEStepper(small_bank(), "dopri5", **tolerances)
+    path = ODEStepper(small_bank(), "dopri5", rtol=0.0, atol=1e-6)(torch.randn(5, 3), 0, steps=1)
+    assert path.z.isfinite().all()
+
+
+def test_an_adaptive_path_is_the_same_under_autocast():
+    bank, z = randomize(FlowBank(3, 8, width=16, context_dim=2), 0.2).float(), torch.randn(50, 8).float()
+    weights, context = torch.randn(50, 3).float(), torch.randn(50, 2).float()
+    expected = ODEStepper(bank, "dopri5")(z, weights, steps=3, context=context)
+    with torch.autocast("cpu", torch.bfloat16):
+        path = ODEStepper(bank, "dopri5")(z, weights, steps=3, context=context)
+    assert torch.equal(path.z, expected.z)
+    assert torch.equal(path.log_det, expected.log_det)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_adjoint_of_half_precision_codes_and_contexts_is_that_of_float32(inside):
+    bank, z = randomize(FlowBank(3, 8, width=16, context_dim=2), 0.2).float(), torch.randn(50, 8).bfloat16()
+    weights, context = torch.randn(50, 3).bfloat16(), torch.randn(50, 2).bfloat16()
+
+    def gradients(context, autocast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            path = ODEStepper(bank, "dopri5", adjoint=True)(z.to(context.dtype), weights, steps=2, context=context)
+            loss = path.z.float().square().mean()
+            if inside:
+                return torch.autograd.grad(loss, list(bank.parameters()))
+        return torch.autograd.grad(loss, list(bank.parameters()))
+
+    for actual, expected in zip(gradients(context, True), gradients(context.float(), False), strict=True):
+        assert (actual - expected).norm() <= 0.01 * expected.norm() + 1e-6
+
+
+class HalfBuffer(nn.Module):
+    """A field without parameters that computes in the type of its buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("matrix", 0.1 * torch.eye(3, dtype=torch.bfloat16))
+
+    def forward(self, t, z):
+        return z @ self.matrix
+
+
+def test_fields_see_codes_of_the_type_that_they_are_made_for():
+    z = torch.randn(5, 3).bfloat16()
+    path = ODEStepper(FlowBank([HalfBuffer()]), "dopri5")(z, 0, steps=1)
+    close(path.z[-1].double(), z.double() * torch.e**0.1, rtol=0.02, atol=0.01)
+    mixed = FlowBank([PotentialFlowField(3).float(), HalfBuffer()])
+    close(ODEStepper(mixed, "dopri5")(z, 1, steps=1).z, path.z)
+    bank = randomize(FlowBank(2, 3, width=4)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ODEStepper(bank, "dopri5")(z.float(), 0, steps=1).z.isfinite().all()
+
+
+@pytest.mark.parametrize(("dtype", "start"), [(torch.bfloat16, 127.5), (torch.float16, 1023.5)])
+def test_frames_last_as_long_in_half_precision(dtype, start):
+    bank = FlowBank([Drift()])
+    path = ODEStepper(bank, "dopri5")(torch.zeros(1, 3, dtype=dtype), 0, steps=2, start=start)
+    close(path.z[:, 0, 0].double(), torch.tensor([0.0, 1.0, 2.0]), rtol=1e-3, atol=1e-3)
+
+
+class Drift(nn.Module):
+    """One latent unit per frame."""
+
+    def forward(self, t, z):
+        return torch.ones_like(z)

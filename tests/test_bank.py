@@ -307,7 +307,7 @@ class TestErrors:
         if shape == ():
             request.getfixturevalue("without_hook")
         remedy = "Give one weight for each of the 3 controls" if shape[-1:] != (3,) else "Nothing is broadcast; use w"
-        remedy = "A schedule goes into ODEStepper or bank.bind" if len(shape) == 3 else remedy
+        remedy = "A schedule goes into ODEStepper or bank.bind" if shape == (7, 5, 3) else remedy
         message = (
             rf"expected weights of shape \(3,\) or \(5, 3\) for 3 controls and z of shape \(5, 4\), got .*{remedy}"
         )
@@ -457,8 +457,9 @@ def test_a_schedule_of_other_steps_is_told_how_many():
     ("given", "named"),
     [
         (nn.Sequential(nn.Linear(3, 3), nn.Tanh()), "got Sequential"),
-        ([nn.Linear], "got one with <class"),
-        ([1, 2], "got one with 1"),
+        ([nn.Linear], "got one with type"),
+        ([1, 2], "got one with int"),
+        ("fields", "got str"),
         (torch.tensor(2), "got Tensor"),
         (PotentialFlowField(3), "got PotentialFlowField"),
     ],

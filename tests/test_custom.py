@@ -12,6 +12,7 @@ from torchflowfield import (
     ODEStepper,
     PotentialFlowField,
 )
+from torchflowfield.interface import Jet
 
 
 class Timed(nn.Module):
@@ -219,6 +220,32 @@ def test_a_laplacian_is_computed_only_where_it_is_wanted(method, density, expect
     with_density = ODEStepper(FlowBank([field]), method, **tight)(path.z[0], 0, steps=2)
     for name in ("time_derivative", "gradient_norm2", "initial_norm2", "kinetic"):
         close(getattr(path, name), getattr(with_density, name))
+    counted.clear()
+    later = ODEStepper(FlowBank([field]), method, density=density, **tight)(path.z[0], 0, steps=2, start=1.0)
+    assert len(counted) == expected
+    close(later.initial_norm2, with_density.initial_norm2)
+
+
+class Doubled(AutogradPotential):
+    """Twice a potential, in all its quantities."""
+
+    def forward(self, t, z, context=None):
+        return 2 * super().forward(t, z, context)
+
+    def divergence(self, t, z, context=None):
+        return 2 * super().divergence(t, z, context)
+
+    def jet(self, t, z, context=None):
+        jet = super().jet(t, z, context)
+        return Jet(*(2 * x for x in (*jet[:3], 0.5 * jet.laplacian, jet.gradient)))
+
+
+@pytest.mark.parametrize("density", ["trace", None, "exact"])
+def test_a_jet_of_ones_own_is_the_one_that_counts(density):
+    bank, z = FlowBank([Doubled(Well())]), torch.randn(5, 3)
+    recorded, plain = (ODEStepper(bank, density=density)(z, 0, steps=2, record=r) for r in (True, False))
+    close(recorded.z, plain.z)
+    close(recorded.initial_norm2[..., 0], bank.stack.fields[0].jet(0.0, z).gradient.square().sum(-1))
 
 
 class Counted(ModuleField):

@@ -30,7 +30,9 @@ def test_a_step_for_every_sample_is_refused(make, without_hook):
     field = make()
     with pytest.raises(ValueError, match=r"expected one step for all samples, got a tensor of shape \(4,\)"):
         field.log_det(0.0, torch.randn(4, 4), torch.rand(4))
-    assert field.log_det(0.0, torch.randn(4, 4), torch.tensor(0.5)).shape == (4,)
+    z, steps = torch.randn(4, 4), torch.tensor([0.1, 0.5, 1.0, 2.0])
+    each = torch.stack([field.log_det(0.0, z, step)[n] for n, step in enumerate(steps)])
+    close(field.log_det(0.0, z, steps[:, None, None]), each)
 
 
 def test_the_euler_volume_of_a_bfloat16_jacobian_is_in_float32():

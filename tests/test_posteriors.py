@@ -342,8 +342,14 @@ class TestErrors:
         "options", [{"slab_range": (2.0, 0.0)}, {"slab_range": (0.0, math.inf)}, {"slab_scale": 0.0}]
     )
     def test_slabs_in_no_range_or_of_no_scale(self, options):
-        with pytest.raises(ValueError, match="expected a finite slab_range that rises and slab_scale > 0"):
+        with pytest.raises(ValueError, match="expected a finite slab_range and slab_scale > 0"):
             SpikeSlabPosterior(4, 3, **options)
+
+    def test_a_family_can_be_made_without_data(self):
+        with torch.device("meta"):
+            assert SpikeSlabPosterior(4, 3).slab_head.weight.is_meta
+        assert SpikeSlabPosterior(4, 3, slab_range=(1.0, 1.0))(torch.randn(2, 5, 4)).slab.mean.eq(1).all()
+        SpikeSlabPosterior(4, 3, slab=None, slab_scale=0.0)
 
     def test_slab_features_of_no_size(self):
         with pytest.raises(ValueError, match="expected slab_features to be a whole number of at least 1, got 0"):

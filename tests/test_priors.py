@@ -343,9 +343,9 @@ def test_the_symmetric_chain_is_on_for_half_of_the_time_or_more():
 def test_a_posterior_of_another_control_or_of_other_logits_is_refused():
     features = torch.randn(3, 5, 8)
     four = SpikeSlabPosterior(8, 4)(features)
-    with pytest.raises(ValueError, match=r"expected slabs of shape \(3, 5, 2\), got \(3, 5, 4\). Prior and posterior"):
+    with pytest.raises(ValueError, match=r"expected slabs of shape \(T, \*, 2\), got \(3, 5, 4\). Prior and posterior"):
         SpikeSlabPrior(2, control="double").kl(four)
-    with pytest.raises(ValueError, match=r"expected slabs of shape \(3, 5, 4\), got \(3, 5, 2\)"):
+    with pytest.raises(ValueError, match=r"expected slabs of shape \(T, \*, 4\), got \(3, 5, 2\)"):
         SpikeSlabPrior(4).kl(SpikeSlabPosterior(8, 2, control="double")(features))
     with pytest.raises(ValueError, match=r"expected logits like the spikes, \(3, 5, 4\), got \(1, 5, 4\)"):
         SpikeSlabPrior(4).kl(four._replace(logits=four.logits[:1]))

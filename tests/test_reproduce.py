@@ -446,6 +446,16 @@ def test_a_comparison_says_where_ours_are_not_below_the_baselines(tmp_path, chan
         )
 
 
+def test_a_comparison_counts_every_row_of_ours(tmp_path):
+    experiment = EXPERIMENTS["mnist_kinds"]
+    planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
+    for run in planned:
+        finish(run, figures({"PoFlow": 0.3, "ours, rotations alone": 0.4}.get(run.row.name, 0.2)))
+    text = write_table(tmp_path / "table", experiment, "", planned, "quick")[0].read_text()
+    told = "Not below every baseline: ours, rotations alone: scale (0.400; PoFlow 0.300), hue (0.400; PoFlow 0.300)."
+    assert f"\n\n{told}\n\n" in text
+
+
 def test_tables_without_methods_of_both_kinds_compare_nothing(tmp_path):
     for name in ("mnist_ablations", "mnist_baseline_search"):
         planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in EXPERIMENTS[name].rows]
@@ -633,11 +643,12 @@ def test_counts_and_seeds_that_make_no_sense_are_errors(arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "threads"), [([], 6), (["--jobs", "4"], 1), (["--jobs", "9"], 1), (["--threads", "3"], 3)]
+    ("given", "threads"),
+    [([], 6), (["--jobs", "2"], 3), (["--jobs", "4"], 1), (["--jobs", "9"], 1), (["--threads", "2"], 2)],
 )
 def test_the_cores_are_divided_among_the_runs(given, threads, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("reproduce.os.cpu_count", lambda: 6)
+    monkeypatch.setattr("reproduce.torch.get_num_threads", lambda: 6)
     monkeypatch.setattr("flowvae.runs.Run.execute", lambda run, count: seen.append(count))
     with pytest.raises(SystemExit, match="no run of"):
         reproduce.main(["mnist_weak", *given, *folders(tmp_path)])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, transform_to
+from torch.distributions.constraints import dependent
 
 from torchflowfield.path import FlowPath
 
@@ -135,7 +136,8 @@ def check_family(owner: str, family: object) -> None:
         raise TypeError(f"{owner}: slabs need reparameterised samples, which {family.__name__} lacks.")
     known: dict[str, Any] = family.arg_constraints if isinstance(family.arg_constraints, dict) else {}
     try:
-        one = family(**{name: transform_to(c)(torch.zeros(1)) for name, c in known.items()})
+        arguments = {name: transform_to(c)(torch.zeros(1)) for name, c in known.items() if c is not dependent}
+        one = family(**arguments, validate_args=False)
     except (NotImplementedError, RuntimeError, TypeError, ValueError):
         one = None
     if one is None or one.event_shape:
@@ -161,6 +163,13 @@ def check_probability(owner: str, name: str, value: float) -> None:
     """Raise unless `value` lies strictly between 0 and 1."""
     if not 0 < value < 1:
         raise ValueError(f"{owner}: expected {name} to be a probability strictly between 0 and 1, got {value}.")
+
+
+def check_tolerances(owner: str, rtol: object, atol: object) -> None:
+    """Raise for tolerances that no step can keep; torchdiffeq takes others than numbers too."""
+    numbers = isinstance(rtol, int | float) and isinstance(atol, int | float)
+    if numbers and not (rtol >= 0 and atol >= 0 and rtol + atol > 0):  # type: ignore[operator]
+        raise ValueError(f"{owner}: expected rtol and atol ≥ 0, one of them above, got {rtol} and {atol}.")
 
 
 def check_length(owner: str, steps: object) -> None:
@@ -207,7 +216,7 @@ def check_weights(
         remedy = "Nothing is broadcast; use weights.expand(...)."
         if weights.shape[-1:] != (controls,):
             remedy = f"Give one weight for each of the {controls} controls."
-        elif steps is None and weights.ndim > z.ndim:
+        elif steps is None and weights.ndim == z.ndim + 1 and weights.shape[1:-1] == z.shape[:-1]:
             remedy = "A schedule goes into ODEStepper or bank.bind."
         elif weights.ndim == z.ndim + 1 and weights.shape[1:-1] == z.shape[:-1]:
             remedy = f"Give one entry for each step, or pass steps={weights.shape[0]}."

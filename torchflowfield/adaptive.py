@@ -14,7 +14,6 @@ from torchflowfield.fields import Snapshot
 from torchflowfield.interface import Selection
 from torchflowfield.stack import RidgeStack
 
-_HALF = (torch.bfloat16, torch.float16)
 ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
 
@@ -33,11 +32,14 @@ class AugmentedDynamics:
 
     def __call__(self, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Time derivative of the state."""
-        fields, z, wide = self.at(t.to(self.dtype)), state[0].to(self.dtype), state[0].dtype
-        if len(state) == 1:
-            return (fields.velocity(z, self.controls).to(wide),)
-        velocity, divergence = fields.velocity_and_divergence(z, self.controls)
-        return velocity.to(wide), divergence.to(wide)
+        z, wide = state[0].to(self.dtype), state[0].dtype
+        # Its rounding is no error that steps could make small. In here, as the adjoint comes back in a backward pass.
+        with torch.autocast(z.device.type, enabled=False):
+            fields = self.at(t.to(self.dtype))
+            if len(state) == 1:
+                return (fields.velocity(z, self.controls).to(wide),)
+            velocity, divergence = fields.velocity_and_divergence(z, self.controls)
+            return velocity.to(wide), divergence.to(wide)
 
     def callback_step(self, t: Tensor, state: tuple[Tensor, ...], step: Tensor) -> None:
         """Called by torchdiffeq before each step, with its size before it is cut to land on a frame."""
@@ -76,8 +78,12 @@ class AdaptiveSolver:
         self._potentials = [field for field in acting if isinstance(field, AutogradPotential)]
         self._settings = {"method": method, "rtol": rtol, "atol": atol}
         self._step: Tensor | None = None
-        self._dtype = next((x.dtype for x in stack.parameters() if x.is_floating_point()), torch.float32)
-        if context is not None and context.dtype in _HALF:
+        parameters = [x for module in acting or [stack] for x in module.parameters() if x.is_floating_point()]
+        # Under autocast codes may have another precision than the fields.
+        self._dtype = (
+            parameters[0].dtype if parameters and torch.is_autocast_enabled(parameters[0].device.type) else None
+        )
+        if context is not None and self._dtype is not None:
             context = context.to(self._dtype)
         self._inputs = (*stack.parameters(), *stack.buffers(), context)
         self._at: Callable[[Tensor], Snapshot]
@@ -99,9 +105,8 @@ class AdaptiveSolver:
             )
         # With NaN no step would be small enough.
         check_finite("ODEStepper", "z", z)
-        # A half precision would round away the errors by which torchdiffeq chooses its steps, and the steps. That of
-        # the fields is left to them, but not to autocast, which does not reach the backward pass of the adjoint either.
-        wide, dtype = torch.promote_types(z.dtype, torch.float32), self._dtype if z.dtype in _HALF else z.dtype
+        # A half precision would round away the errors by which torchdiffeq chooses its steps, and the steps.
+        wide, dtype = torch.promote_types(z.dtype, torch.float32), self._dtype or z.dtype
         controls = controls if controls is None else controls.to(dtype)
         dynamics, times = AugmentedDynamics(self._at, controls, dtype), torch.stack(span).to(wide)
         state = (z.to(wide), z.new_zeros(z.shape[:-1], dtype=wide)) if self._density else (z.to(wide),)
@@ -112,7 +117,6 @@ class AdaptiveSolver:
         if self._adjoint:
             solve = torchdiffeq.odeint_adjoint
             options["adjoint_params"] = tuple(x for x in (*self._inputs, controls) if x is not None and x.requires_grad)
-        with torch.autocast(z.device.type, enabled=False):
-            solution = solve(dynamics, state, times, **self._settings, **options)
+        solution = solve(dynamics, state, times, **self._settings, **options)
         self._step = dynamics.step
         return solution[0][-1].to(z.dtype), solution[1][-1].to(z.dtype) if self._density else None

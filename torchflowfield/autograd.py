@@ -97,9 +97,14 @@ class AutogradPotential(FlowField):
 
     def jet(self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> Jet:
         """Potential, velocity, time derivative, Laplacian and gradient."""
-        return self._jet(t, z, context, True)
+        return self._derivatives(t, z, context, True)
 
     def _jet(self, t: Time, z: Tensor, context: Tensor | None, divergence: bool) -> Jet:
+        if divergence or type(self).jet is not AutogradPotential.jet:
+            return super()._jet(t, z, context, divergence)
+        return self._derivatives(t, z, context, False)
+
+    def _derivatives(self, t: Time, z: Tensor, context: Tensor | None, divergence: bool) -> Jet:
         # Forward mode writes to its input, which may not share memory between samples.
         time = as_time(type(self).__name__, t, z).expand(z.shape[:-1]).contiguous()
         potential, time_derivative = torch.func.jvp(  # type: ignore[misc]

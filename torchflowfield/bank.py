@@ -83,11 +83,11 @@ class FlowBank(nn.Module):
                 context_dim=context_dim, owner="FlowBank",
             )  # fmt: skip
         else:
-            # The layers of a Sequential are no fields, nor are the entries of a tensor.
-            fields: list[Any] = [K] if isinstance(K, nn.Sequential | Tensor) or not isinstance(K, Iterable) else list(K)
+            alone = isinstance(K, nn.Sequential | Tensor | str) or not isinstance(K, Iterable)
+            fields: list[Any] = [K] if alone else list(K)  # type: ignore[arg-type]
             wrong = [x for x in fields if x is K or isinstance(x, FlowBank | type) or not callable(x)]
             if wrong:
-                got = type(K).__name__ if wrong[0] is K else f"one with {wrong[0]!r}"
+                got = f"{'' if wrong[0] is K else 'one with '}{type(wrong[0]).__name__}"
                 raise TypeError(f"FlowBank: expected a number of fields or a list of modules, got {got}.")
             given = (dim, width, kind, control, activation, convex, frequencies, period, context_dim)
             if given != _DEFAULTS:

@@ -91,6 +91,11 @@ class FieldSnapshot(NamedTuple):
     def _velocity(self, field: Any, z: Tensor) -> Tensor:
         return check_velocity(field, field(self.t, z, *self._extra()), z)
 
+    def _jet(self, field: Any, z: Tensor, divergence: bool) -> Jet:
+        jet = field._jet(self.t, z, self.context, divergence)
+        check_velocity(field, jet.velocity, z)
+        return jet
+
     def divergence(self, z: Tensor, controls: Tensor | None) -> Tensor:
         """Divergence of the mixture."""
         return _mix(self._stack(lambda f: f.divergence(self.t, z, *self._extra()), z.ndim - 1), controls, 0)
@@ -101,7 +106,7 @@ class FieldSnapshot(NamedTuple):
 
     def jet(self, z: Tensor) -> Jet:
         """Jets with a field axis after the batch shape."""
-        jets = [f.jet(self.t, z, *self._extra()) for f in self.fields]
+        jets = [self._jet(field, z, True) for field in self.fields]
         return Jet(*(torch.stack(parts, z.ndim - 1) for parts in zip(*jets, strict=True)))
 
     def evaluate(self, z: Tensor, controls: Tensor | None, divergence: bool = True) -> Evaluation:
@@ -110,7 +115,7 @@ class FieldSnapshot(NamedTuple):
 
         def jet(field: Any) -> Jet:
             if divergence or field.has_potential:
-                return field._jet(self.t, z, self.context, divergence)
+                return self._jet(field, z, divergence)
             return Jet(zero, self._velocity(field, z), zero, zero, torch.zeros_like(z))
 
         jets = [jet(field) for field in self.fields]
@@ -128,7 +133,7 @@ class FieldSnapshot(NamedTuple):
         def norm2(field: Any) -> Tensor:
             if not field.has_potential:
                 return z.new_zeros(z.shape[:-1])
-            return field._jet(self.t, z, self.context, False).gradient.square().sum(-1)
+            return self._jet(field, z, False).gradient.square().sum(-1)
 
         return self._stack(norm2, z.ndim - 1)
 

@@ -95,7 +95,11 @@ class FlowField(nn.Module):
     def log_det(
         self, t: Time, z: Float[Tensor, "*batch dim"], step: float = 1.0, context: Tensor | None = None
     ) -> Float[Tensor, "*batch"]:
-        r"""$\log|\det(I + \text{step}\, J)|$: the volume change of the Euler map $z + \text{step}\, v(t, z)$."""
+        r"""$\log|\det(I + \text{step}\, J)|$: the volume change of the Euler map $z + \text{step}\, v(t, z)$.
+
+        Raises:
+            ValueError: For a step per sample.
+        """
         return log_det_euler(self.jacobian(t, z, context), step)
 
     def jet(self, t: Time, z: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> Jet:
@@ -113,7 +117,7 @@ def log_det_euler(jacobian: Tensor, step: float) -> Tensor:
     r"""$\log |\det(I + \text{step} \, J)|$, in float32 at least: autocast hands over Jacobians of lower precision."""
     if jacobian.dtype in (torch.bfloat16, torch.float16):
         jacobian = jacobian.float()
-    if isinstance(step, Tensor) and step.ndim:
+    if isinstance(step, Tensor) and step.numel() != 1 and step.shape[-2:] != (1, 1):
         raise ValueError(f"log_det: expected one step for all samples, got a tensor of shape {tuple(step.shape)}.")
     identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
     return torch.linalg.slogdet(identity + step * jacobian).logabsdet

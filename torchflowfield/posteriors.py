@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Laplace, transform_to
+from torch.distributions import Distribution, Laplace, constraints, transform_to
 from torch.nn import functional as F
 
 from torchflowfield._checks import (
@@ -130,7 +130,7 @@ class SpikeSlabPosterior(nn.Module):
 
     Raises:
         ValueError: For sizes, a control, a range or a scale that make no sense, or features of another size.
-        TypeError: For a slab family without reparameterised samples, or whose arguments constrain each other.
+        TypeError: For a slab that is no family of single numbers with reparameterised samples and free arguments.
 
     Reference:
         Maddison et al., The Concrete Distribution, ICLR 2017; Song et al., Unsupervised Representation Learning from
@@ -160,16 +160,16 @@ class SpikeSlabPosterior(nn.Module):
         size = in_features if slab_features is None else slab_features
         check_whole("SpikeSlabPosterior", slab_features=size)
         check_family("SpikeSlabPosterior", slab)
-        if not (slab_scale > 0 and -math.inf < slab_range[0] < slab_range[1] < math.inf):
+        if slab is not None and not (slab_scale > 0 and -math.inf < slab_range[0] <= slab_range[1] < math.inf):
             raise ValueError(
-                f"SpikeSlabPosterior: expected a finite slab_range that rises and slab_scale > 0, got {slab_range} and "
-                f"{slab_scale}."
+                f"SpikeSlabPosterior: expected a finite slab_range and slab_scale > 0, got {slab_range}, {slab_scale}."
             )
         self.K, self.control, self.hard, self.slab_family, self.slab_range = K, control, hard, slab, slab_range
         self.spike_head = nn.Linear(in_features, self.num_controls)
         self.enabled: Tensor
         self.register_buffer("enabled", torch.ones(self.num_controls, dtype=torch.bool))
-        self.slab_constraints: dict[str, Any] = {} if slab is None else dict(slab.arg_constraints)  # type: ignore
+        arguments: dict[str, Any] = {} if slab is None else dict(slab.arg_constraints)  # type: ignore
+        self.slab_constraints = {n: c for n, c in arguments.items() if c is not constraints.dependent}
         self.slab_head = nn.Linear(size, K * len(self.slab_constraints)) if slab is not None else None
         if self.slab_head is not None:
             first = [math.log(slab_scale) if name == "scale" else 0.0 for name in self.slab_constraints]

@@ -214,7 +214,7 @@ class SpikeSlabPrior(nn.Module):
         $\sum_k [m_k \log(\pi_k / p_k) + (1 - m_k) \log((1 - \pi_k) / (1 - p_k))] - \log(1 - Q_0) + \log(1 - P_0)$.
 
         Raises:
-            ValueError: For a posterior without logits or with another number of fields.
+            ValueError: For a posterior without logits, or of another number of fields or another control.
             TypeError: For a slab family whose divergence from the prior's is not registered with torch.
         """
         if posterior.logits is None:

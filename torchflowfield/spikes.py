@@ -76,9 +76,9 @@ def check_posterior(owner: str, spikes: Tensor, logits: Tensor, slab: Distributi
     """Raise unless log-odds and slabs belong to the spikes: one of the former each, one of the latter per field."""
     if logits.shape != spikes.shape:
         raise ValueError(f"{owner}: expected logits like the spikes, {tuple(spikes.shape)}, got {tuple(logits.shape)}.")
-    if slab is not None and slab.batch_shape != (expected := (*spikes.shape[:-1], K)):
+    if slab is not None and slab.batch_shape[-1:] != (K,):
         raise ValueError(
-            f"{owner}: expected slabs of shape {expected}, got {tuple(slab.batch_shape)}. "
+            f"{owner}: expected slabs of shape (T, *, {K}), got {tuple(slab.batch_shape)}. "
             f"Prior and posterior need the same K and the same control."
         )
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from torchflowfield._checks import as_time, check_choice, check_length, check_whole
+from torchflowfield._checks import as_time, check_choice, check_length, check_tolerances, check_whole
 from torchflowfield.adaptive import ADAPTIVE_METHODS, AdaptiveSolver
 from torchflowfield.autograd import AutogradPotential
 from torchflowfield.bank import FlowBank, Weights
@@ -43,7 +43,7 @@ class ODEStepper(nn.Module):
         atol: Absolute tolerance of the adaptive methods.
 
     Raises:
-        ValueError: For an unknown method or density, fewer than one substep, or an option of another method.
+        ValueError: For an unknown method, density or tolerance, no substep, or an option of another method.
         TypeError: For a `bank` that is none.
 
     Reference:
@@ -85,8 +85,8 @@ class ODEStepper(nn.Module):
             raise ValueError(
                 "ODEStepper: checkpoint=True cannot recompute an AutogradPotential, as torch.func does not allow it."
             )
-        if not (rtol > 0 and atol > 0):
-            raise ValueError(f"ODEStepper: expected rtol and atol above 0, got {rtol} and {atol}.")
+        if method in ADAPTIVE_METHODS:
+            check_tolerances("ODEStepper", rtol, atol)
         if adjoint and method not in ADAPTIVE_METHODS:
             raise ValueError(f"ODEStepper: adjoint is for {', '.join(ADAPTIVE_METHODS)}, got method={method!r}.")
         self.bank, self.method, self.substeps, self.density = bank, method, substeps, density
@@ -126,7 +126,7 @@ class ODEStepper(nn.Module):
             record: Keep what the losses need; False is faster for pictures and evaluation.
 
         Raises:
-            ValueError: For a negative number of steps, or any z, weights or context that does not fit the bank.
+            ValueError: For a negative number of steps, any z, weights or context that does not fit the bank, or NaN.
             TypeError: For a `z0` that is not floating-point, or integer weights other than one int.
         """
         check_length("ODEStepper", steps)
@@ -138,9 +138,8 @@ class ODEStepper(nn.Module):
         else:
             given = weights
         controls = self.bank.controls(given, z0, ("K", "*batch K", "T *batch K"), steps)
-        batch = z0.shape[:-1]
-        given = given.expand(steps, *batch, self.bank.num_controls)
-        controls = controls.expand(steps, *batch, *controls.shape[-2:])
+        given = given.expand(steps, *z0.shape[:-1], self.bank.num_controls)
+        controls = controls.expand(steps, *z0.shape[:-1], *controls.shape[-2:])
         # At time 0 the first step's gradients are those of the initial condition.
         at_zero = isinstance(start, (int, float)) and start == 0 and steps > 0 and not reverse
         options = (context, selection, reverse, record, at_zero)
@@ -170,10 +169,11 @@ class ODEStepper(nn.Module):
         substeps = 1 if adaptive else self.substeps
         points = tableau.resolution * substeps
         # Everything that depends on time alone is computed once, for the whole grid.
-        times = start + torch.arange(steps * points + 1, dtype=z.dtype, device=z.device) / points
+        wide = torch.promote_types(z.dtype, torch.float32)
+        times = start.to(wide) + torch.arange(steps * points + 1, dtype=wide, device=z.device) / points
         # Forwards, no stage of the last step need reach its end.
         last = len(times) - 1 if not (reverse or adaptive) and max(tableau.nodes) < 1 else len(times)
-        grid = self.bank.stack.on_grid(times[: max(1, last)], context, z.ndim - 1, selection)
+        grid = self.bank.stack.on_grid(times[: max(1, last)].to(z.dtype), context, z.ndim - 1, selection)
         if not record or reverse or substeps * len(tableau.nodes) > 1:
             grid = grid.folded()
         instants = grid.unbind(max(1, last))
@@ -224,7 +224,7 @@ class ODEStepper(nn.Module):
             }
         # In one go: PyTorch 2.11 compiles no function that returns what `_replace` made.
         return FlowPath(
-            t=times[::points].flip(0) if reverse else times[::points],
+            t=(times[::points].flip(0) if reverse else times[::points]).to(z.dtype),
             z=torch.stack(frames),
             log_det=torch.stack(log_dets) if self.density is not None else None,
             weights=weights.flip(0) if reverse else weights,

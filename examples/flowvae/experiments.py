@@ -103,18 +103,20 @@ def _best(title: str, data: str) -> Experiment:
     )
 
 
+def _kind(name: str, kind: str, data: str, path_kl: str | None = None) -> Row:
+    """Supervised flows of one kind, with a path that is free or held to a diffusion at the published sizes too."""
+    own = {"kind": kind, "path_kl": path_kl}
+    return tune(row(name, "supervised", data, **own), CHOSEN[data]["supervised"] | own)
+
+
 def _kinds(title: str, data: str) -> Experiment:
     """What the rotations add: supervised flows without them, as FFRL has them, beside PoFlow, which has none."""
-    usual = CHOSEN[data]["supervised"]
     rows = [
         tune(row("PoFlow", "poflow", data), CHOSEN[data]["poflow"]),
-        tune(row("ours, supervised", "supervised", data), usual),
-        tune(row("ours, gradients alone", "supervised", data, kind="potential"), usual),
-        tune(
-            row("ours, gradients alone, path held to a diffusion", "supervised", data, kind="potential"),
-            {**usual, "path_kl": "transition"},
-        ),
-        tune(row("ours, rotations alone", "supervised", data, kind="rotational"), usual),
+        tune(row("ours, supervised", "supervised", data), CHOSEN[data]["supervised"]),
+        _kind("ours, gradients alone", "potential", data),
+        _kind("ours, gradients alone, path held to a diffusion", "potential", data, "transition"),
+        _kind("ours, rotations alone", "rotational", data),
     ]
     return Experiment(f"{title}: supervised flows with and without gradients and rotations", rows, data=data)
 
@@ -143,7 +145,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "unseen_data": Experiment("Flows of MNIST on images of other kinds (FFRL)", [_SUPERVISED], after="unseen_data"),
     "potential_surface": Experiment(
         "The learned potentials (FFRL)",
-        [tune(row("ours, gradients alone", "supervised", kind="potential"), CHOSEN["mnist"]["supervised"])],
+        [_kind("ours, gradients alone", "potential", "mnist")],
         after="potential_surface",
     ),
     "mnist_unsupervised": Experiment(

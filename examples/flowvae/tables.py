@@ -211,7 +211,8 @@ def _verdict(rows: dict[str, Values], factors: list[str], needs_labels: Mapping[
                 found.append(f"{key.split(': ')[0]} ({own:.3f}; {other})")
         behind += [f"{name}: {', '.join(found)}"] if found else []
     words = f"Not below every baseline: {'; '.join(behind)}." if behind else _BELOW
-    return [f"{words} {_COMPARED_WITH}", ""]
+    told = [words] if all(needs_labels[name] for name in ours) else [words, _COMPARED_WITH]
+    return [" ".join(told), ""]
 
 
 def _factor_table(values: Values) -> list[str]:
