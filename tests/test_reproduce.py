@@ -520,7 +520,8 @@ def test_whole_trainings_that_were_run_are_of_the_best_settings_of_every_baselin
         searched = sorted((s.name for s in SETTINGS[data] if s.method == method), key=errors.__getitem__)
         assert len(searched) >= 10
         whole = [name for name in searched if name in run]
-        assert whole == searched[: {"mnist": 12, "shapes3d": 1}[data]]
+        counts = {"tvae": 11, "slow_vae": 5, "vae": 6}
+        assert whole == searched[: 12 if data == "mnist" else counts.get(method, 4)]
     assert [r.name for r in EXPERIMENTS[f"{data}_best_baselines"].rows] == [s.name for s in WHOLE[data]]
 
 
@@ -742,7 +743,8 @@ def test_without_models_nothing_is_drawn(tmp_path, name):
 
 
 def test_figures_of_earlier_runs_are_shown_where_no_run_ends(tmp_path, monkeypatch, capsys):
-    experiment = EXPERIMENTS["switching"]
+    experiment = EXPERIMENTS["switching"]._replace(rows=EXPERIMENTS["switching"].rows[:1])
+    monkeypatch.setitem(EXPERIMENTS, "switching", experiment)
     run = Run(experiment.rows[0], 0, None, tmp_path / "elsewhere", ())
     finish(run, figures(0.2))
     (tmp_path / "out").mkdir()
@@ -783,7 +785,7 @@ def test_flows_of_digits_move_the_shapes_of_a_dsprites_file(tmp_path, monkeypatc
 
     def execute(run, threads):
         finish(run, figures(0.2))
-        run.checkpoint.touch()
+        torch.save({}, run.checkpoint)
 
     monkeypatch.setattr("flowvae.runs.Run.execute", execute)
     monkeypatch.setattr("flowvae.finish.load_model", lambda checkpoint: FlowVAE(latent=8, width=8).eval())
