@@ -356,7 +356,7 @@ class TestErrors:
             ({"density": "both"}, "expected density to be one of 'trace', 'exact', None, got 'both'"),
             ({"substeps": 0}, "expected substeps to be a whole number of at least 1, got 0"),
             ({"inverse_iterations": -1}, "expected inverse_iterations to be a whole number of at least 0, got -1"),
-            ({"method": "rk4", "density": "exact"}, "density='exact' is that of the Euler map; use.*with 'rk4'"),
+            ({"method": "rk4", "density": "exact"}, "density='exact' is the Euler map's; use.*with 'rk4'"),
             (
                 {"method": "dopri5", "compile": True},
                 "compile, substeps, checkpoint need euler, midpoint, rk4, got.*'dopri5'",
