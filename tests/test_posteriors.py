@@ -14,6 +14,7 @@ from torch.distributions import (
     MultivariateNormal,
     Normal,
     Uniform,
+    constraints,
 )
 
 from torchflowfield.posteriors import Annealing, FlowSelector, SpikeSlabPosterior
@@ -350,6 +351,17 @@ class TestErrors:
             assert SpikeSlabPosterior(4, 3).slab_head.weight.is_meta
         assert SpikeSlabPosterior(4, 3, slab_range=(1.0, 1.0))(torch.randn(2, 5, 4)).slab.mean.eq(1).all()
         SpikeSlabPosterior(4, 3, slab=None, slab_scale=0.0)
+
+    def test_a_family_may_have_an_argument_that_is_not_inferred(self):
+        class Named(Laplace):
+            arg_constraints = Laplace.arg_constraints | {"name": constraints.dependent}
+
+            def __init__(self, loc, scale, name="", validate_args=None):
+                super().__init__(loc, scale, validate_args)
+
+        posterior = SpikeSlabPosterior(4, 3, slab=Named)
+        assert posterior.slab_head.out_features == 2 * 3
+        assert posterior(torch.randn(2, 5, 4)).slabs.shape == (2, 5, 3)
 
     def test_slab_features_of_no_size(self):
         with pytest.raises(ValueError, match="expected slab_features to be a whole number of at least 1, got 0"):

@@ -126,18 +126,16 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[object]
         raise ValueError(f"{owner}: expected {name} to be one of {', '.join(map(repr, options))}, got {value!r}.")
 
 
-def check_family(owner: str, family: object) -> None:
-    """Raise unless it is None or a family of distributions of numbers that can be inferred argument by argument."""
-    if family is None:
-        return
+def check_family(owner: str, family: object) -> dict[str, Any]:
+    """Constraints of a family's arguments; raise unless it is one of single numbers, inferred argument by argument."""
     if not (isinstance(family, type) and issubclass(family, Distribution)):
         raise TypeError(f"{owner}: expected a family of torch.distributions as slab, such as Laplace, got {family!r}.")
     if not family.has_rsample:
         raise TypeError(f"{owner}: slabs need reparameterised samples, which {family.__name__} lacks.")
     known: dict[str, Any] = family.arg_constraints if isinstance(family.arg_constraints, dict) else {}
+    known = {name: constraint for name, constraint in known.items() if constraint is not dependent}
     try:
-        arguments = {name: transform_to(c)(torch.zeros(1)) for name, c in known.items() if c is not dependent}
-        one = family(**arguments, validate_args=False)
+        one = family(**{name: transform_to(c)(torch.zeros(1)) for name, c in known.items()}, validate_args=False)
     except (NotImplementedError, RuntimeError, TypeError, ValueError):
         one = None
     if one is None or one.event_shape:
@@ -145,6 +143,7 @@ def check_family(owner: str, family: object) -> None:
             f"{owner}: slabs need to be single numbers with arguments free of each other, which {family.__name__} "
             f"lacks."
         )
+    return known
 
 
 def check_features(owner: str, features: Tensor, size: int) -> None:

@@ -108,7 +108,7 @@ class AdaptiveSolver:
         # A half precision would round away the errors by which torchdiffeq chooses its steps, and the steps.
         wide, dtype = torch.promote_types(z.dtype, torch.float32), self._dtype or z.dtype
         controls = controls if controls is None else controls.to(dtype)
-        dynamics, times = AugmentedDynamics(self._at, controls, dtype), torch.stack(span).to(wide)
+        dynamics, times = AugmentedDynamics(self._at, controls, dtype), torch.stack(span)
         state = (z.to(wide), z.new_zeros(z.shape[:-1], dtype=wide)) if self._density else (z.to(wide),)
         # A step has to end at each end of the span (the adjoint goes back): past it, torchdiffeq interpolates by a
         # quartic, whose error no tolerance controls and which in the long steps of dopri8 exceeds that of the method.

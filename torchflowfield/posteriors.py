@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Laplace, constraints, transform_to
+from torch.distributions import Distribution, Laplace, transform_to
 from torch.nn import functional as F
 
 from torchflowfield._checks import (
@@ -159,7 +159,7 @@ class SpikeSlabPosterior(nn.Module):
         check_whole("SpikeSlabPosterior", in_features=in_features, K=K)
         size = in_features if slab_features is None else slab_features
         check_whole("SpikeSlabPosterior", slab_features=size)
-        check_family("SpikeSlabPosterior", slab)
+        self.slab_constraints = {} if slab is None else check_family("SpikeSlabPosterior", slab)
         if slab is not None and not (slab_scale > 0 and -math.inf < slab_range[0] <= slab_range[1] < math.inf):
             raise ValueError(
                 f"SpikeSlabPosterior: expected a finite slab_range and slab_scale > 0, got {slab_range}, {slab_scale}."
@@ -168,8 +168,6 @@ class SpikeSlabPosterior(nn.Module):
         self.spike_head = nn.Linear(in_features, self.num_controls)
         self.enabled: Tensor
         self.register_buffer("enabled", torch.ones(self.num_controls, dtype=torch.bool))
-        arguments: dict[str, Any] = {} if slab is None else dict(slab.arg_constraints)  # type: ignore
-        self.slab_constraints = {n: c for n, c in arguments.items() if c is not constraints.dependent}
         self.slab_head = nn.Linear(size, K * len(self.slab_constraints)) if slab is not None else None
         if self.slab_head is not None:
             first = [math.log(slab_scale) if name == "scale" else 0.0 for name in self.slab_constraints]

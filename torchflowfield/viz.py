@@ -130,7 +130,7 @@ def phase_portrait(
     y, x = torch.meshgrid(side, side, indexing="ij")
     with torch.no_grad():
         plane = center + x[..., None] * axes[0] + y[..., None] * axes[1]
-        jet = field.jet(t, plane) if context is None else field.jet(t, plane, context)
+        jet = field._jet(t, plane, context, divergence=False)
     has_potential = bool(jet.gradient.any())
     background = jet.potential if has_potential else jet.velocity.norm(dim=-1)
     u, v = (_wide(jet.velocity @ axis).numpy() for axis in axes)
