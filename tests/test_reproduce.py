@@ -446,6 +446,39 @@ def test_a_comparison_says_where_ours_are_not_below_the_baselines(tmp_path, chan
         )
 
 
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        ({}, "baselines that read no labels are above ours, too."),
+        (
+            {"TVAE, wide": 0.1},
+            "baselines that read no labels are not above ours everywhere: "
+            "ours, unsupervised: scale (0.200; TVAE, wide 0.100), hue (0.100; level with TVAE, wide).",
+        ),
+    ],
+)
+def test_a_comparison_counts_the_baselines_with_the_settings_of_their_searches(tmp_path, best, said):
+    experiment = EXPERIMENTS["mnist_table"]
+    planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
+    for run in planned:
+        results = figures({"ours, unsupervised": 0.2}.get(run.row.name, 0.05))
+        finish(run, results | {"hue": figures(0.1 if run.row.name == "ours, unsupervised" else 0.05)["hue"]})
+    errors = {"TVAE, narrow": 0.3, **best}
+    searched = [Run(Row(name, "mnist/tvae.yaml", {"name": name}), 0, None, tmp_path / "runs", ()) for name in errors]
+    for run in searched:
+        finish(run, figures(errors[run.row.name]))
+    table = Experiment("searched", [run.row for run in searched], "ours", "mnist")
+    write_table(tmp_path / "mnist_best_baselines", table, "", searched, "quick")
+    told = f"With the best settings of their searches, {said}"
+    assert told in write_table(tmp_path / "table", experiment, "", planned, "quick")[0].read_text()
+    # Neither other sizes nor other data are measured by them.
+    assert "searches" not in write_table(tmp_path / "table", experiment, "", planned, "paper")[0].read_text()
+    others = [run._replace(runs=tmp_path / "others") for run in planned]
+    for run, other in zip(planned, others, strict=True):
+        finish(other, {**run.results(), "data": "other digits"})
+    assert "searches" not in write_table(tmp_path / "table", experiment, "", others, "quick")[0].read_text()
+
+
 def test_a_comparison_counts_every_row_of_ours(tmp_path):
     experiment = EXPERIMENTS["mnist_kinds"]
     planned = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
@@ -797,11 +830,53 @@ def test_flows_of_digits_move_the_shapes_of_a_dsprites_file(tmp_path, monkeypatc
     assert (tmp_path / "out" / "pictures" / "unseen_stand_in_for_dSprites_hue.png").exists()
 
 
-def test_a_table_of_next_frames_says_what_was_known(tmp_path):
-    batch = {"frames": torch.rand(2, 4, 3, 28, 28)}
-    data = SimpleNamespace(
-        camera="rests", steps=3, background="remove", egocentric=2, test_dataloader=lambda: [[batch]]
+def footage(frames, **settings):
+    """Data of a camera at rest with the same snippets, `[B, T+1, 3, H, W]`, in every part."""
+    loader = [{"frames": frames}]
+    return SimpleNamespace(
+        camera="rests",
+        steps=frames.shape[1] - 1,
+        test_dataloader=lambda: [loader],
+        in_order=lambda: dict.fromkeys(("train", "val", "test"), loader),
+        **settings,
     )
+
+
+def test_usage_is_drawn_over_every_part_of_the_footage(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(video_results.Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
+    weights = {part: torch.full((3, n, 2), n / 10) for part, n in (("train", 5), ("val", 1), ("test", 2))}
+    video_results.draw_usage(tmp_path / "usage.png", weights, [1])
+    (panel,) = drawn[0].axes
+    assert [line.get_xdata()[0] for line in panel.lines] == [4.5, 5.5]
+    assert [(text.get_text(), text.get_position()[0]) for text in panel.texts] == [
+        ("train", 2),
+        ("val", 5),
+        ("test", 6.5),
+    ]
+    heights = panel.collections[0].get_paths()[0].vertices
+    assert {round(y, 3) for x, y in heights if x < 4.4} == {0.0, 0.5}
+    assert {round(y, 3) for x, y in heights if x > 5.6} == {0.0, 0.2}
+
+
+def test_pictures_of_the_published_sizes_leave_those_of_quick_runs_alone(tmp_path, monkeypatch):
+    model = FlowVAE(latent=8, width=8).eval()
+    monkeypatch.setattr("flowvae.finish.load_model", lambda checkpoint: model)
+    monkeypatch.setattr("flowvae.finish._SEQUENCES", 6)
+    monkeypatch.chdir(tmp_path)
+    write_dsprites(tmp_path)
+    run = Run(row("a", "supervised"), 0, None, tmp_path, ())
+    for name in ("latent_evolution", "unseen_data"):
+        pictures = []
+        for path in (tmp_path / name, tmp_path / f"{name}_paper"):
+            path.with_suffix(".md").write_text("")  # as the table leaves it
+            pictures.append({file.name for file in FINISHERS[name](path, [run], {"dsprites": tmp_path})})
+        assert len(pictures[0]) == len(pictures[1]) > 0
+        assert not pictures[0] & pictures[1]
+
+
+def test_a_table_of_next_frames_says_what_was_known(tmp_path):
+    data = footage(torch.rand(2, 4, 3, 28, 28), background="remove", egocentric=2)
     models = UnsupervisedFlowVAE(latent=8, width=8).eval(), VAE(latent=8).eval()
     experiment = EXPERIMENTS["calms21"]
     runs = [Run(r, 0, None, tmp_path / "runs", ()) for r in experiment.rows]
@@ -836,8 +911,7 @@ def test_a_table_of_next_frames_says_what_was_known(tmp_path):
 
 
 def test_flows_that_were_given_up_are_said_to_be_so_and_not_drawn(tmp_path):
-    batch = {"frames": torch.rand(2, 4, 3, 28, 28)}
-    data = SimpleNamespace(camera="rests", steps=3, background="keep", egocentric=0, test_dataloader=lambda: [[batch]])
+    data = footage(torch.rand(2, 4, 3, 28, 28), background="keep", egocentric=0)
     model = UnsupervisedFlowVAE(latent=8, width=8).eval()
     model.posterior.disable(1)
     model.prior.disable(1)
@@ -859,9 +933,7 @@ def test_an_animal_that_is_always_in_the_middle_is_no_background_where_that_has_
     model = UnsupervisedFlowVAE(latent=8, width=8).eval()
     frames = torch.zeros(2, 4, 3, 28, 28)
     frames[..., 10:14, 12:16] = 1
-    data = SimpleNamespace(
-        camera="rests", steps=3, background=background, egocentric=2, test_dataloader=lambda: [[{"frames": frames}]]
-    )
+    data = footage(frames, background=background, egocentric=2)
     monkeypatch.setattr(model, "decode", lambda codes: 9 * (2 * frames[0, 0] - 1).expand(*codes.shape[:-1], 3, 28, 28))
     seen = []
     usual = video_results.measure

@@ -579,6 +579,34 @@ def test_a_part_of_cityscapes_has_snippets_for_every_part(tmp_path):
         CityscapesData(tmp_path, partial=True, image_size=8).setup()
 
 
+def test_snippets_in_order_show_all_of_a_clip_as_it_was_filmed(folder):
+    data = VideoData(folder, image_size=8, stride=2, steps=3, flips="both")
+    loaders = data.in_order(40)
+    assert list(loaders) == ["train", "val", "test"]
+    shown = {
+        part: torch.cat([numbers_of(batch["frames"])[:, 0] for batch in loader]) for part, loader in loaders.items()
+    }
+    assert sum(map(len, shown.values())) == pytest.approx(40, abs=2)
+    for part, firsts in shown.items():
+        segment = data.parts[part][0]
+        assert firsts[0] == segment.first
+        assert (firsts.diff() > 0).all()
+        assert segment.stop - firsts[-1] <= 2 * 2 * 3 + 8
+    # Even distances: training has as many as its length asks for.
+    assert shown["train"].diff().unique().numel() <= 2
+    assert len(shown["train"]) > 5 * len(shown["test"])
+
+
+def test_an_image_without_a_byte_between_its_chunks_is_reported(tmp_path):
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    between = whole.index(b"IDAT", whole.index(b"IDAT") + 4) - 6
+    path.write_bytes(whole[:between] + whole[between + 1 :])
+    with pytest.raises(DataError, match=r"noise\.png: expected a whole image file \(broken PNG file"):
+        read_image(path, "square", 8)
+
+
 @pytest.mark.usefixtures("few_snippets")
 def test_incomplete_cityscapes_are_reported(tmp_path):
     with pytest.raises(DataError, match="leftImg8bit_sequence: expected Cityscapes.*login"):

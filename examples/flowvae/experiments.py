@@ -46,16 +46,15 @@ class Experiment(NamedTuple):
     paper_sizes: bool = True
 
 
-def _table(title: str, data: str) -> Experiment:
+def _table(title: str, data: str, minutes: float) -> Experiment:
     rows = [row(name, method, data) for name, method in METHODS.items()]
     chosen = CHOSEN.get(data, {})
     rows = [
         tune(each, chosen[method]) if method in chosen else each
         for each, method in zip(rows, METHODS.values(), strict=True)
     ]
-    return Experiment(
-        f"{title}: baselines (FFRL) and flows with three degrees of supervision", rows, data=data, minutes=8
-    )
+    title = f"{title}: baselines (FFRL) and flows with three degrees of supervision"
+    return Experiment(title, rows, data=data, minutes=minutes)
 
 
 def _unlabelled(name: str, method: str, data: str = "mnist", **model: Any) -> Row:
@@ -64,18 +63,20 @@ def _unlabelled(name: str, method: str, data: str = "mnist", **model: Any) -> Ro
     return usual if method == "unsupervised_slab" else spikes_alone(usual)
 
 
-def _unsupervised(title: str, data: str) -> Experiment:
+def _unsupervised(title: str, data: str, minutes: float = 6.0) -> Experiment:
     names = ("single control, spikes", "double control, spikes")
     rows = [_unlabelled(name, UNSUPERVISED[name], data) for name in names]
-    return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, "traversals", 12)
+    return Experiment(f"{title}: unsupervised flows (STA)", rows, "STA", data, "traversals", minutes)
 
 
-def _video(title: str, data: str, flips: str, fields: int = 3, max_steps: int = 2500, **quick: Any) -> Experiment:
+def _video(
+    title: str, data: str, flips: str, minutes: float, fields: int = 3, max_steps: int = 2500, **quick: Any
+) -> Experiment:
     """`fields`, `max_steps` and `quick`, arguments of the data module, are those of quick runs alone."""
     ours, vae = row("ours, unsupervised", "video/unsupervised", data), row("VAE", "vae", data)
     ours, vae = (usual._replace(overrides={**usual.overrides, DATA_ARGS + "flips": flips}) for usual in (ours, vae))
     rows = [tune(ours, {"fields": fields}, quick, max_steps), tune(vae, {}, quick, max_steps)]
-    return Experiment(f"{title}: unsupervised flows of video (STA)", rows, "STA", data, "video", 8)
+    return Experiment(f"{title}: unsupervised flows of video (STA)", rows, "STA", data, "video", minutes)
 
 
 def _search(title: str, data: str) -> Experiment:
@@ -129,10 +130,10 @@ EXPERIMENTS: dict[str, Experiment] = {
     "mnist_weak": Experiment(
         "Weakly supervised flows (FFRL): one unknown transformation per sequence", [Row("weak", "mnist/weak.yaml")]
     ),
-    "mnist_table": _table("MNIST", "mnist"),
-    "shapes3d_table": _table("Shapes3D", "shapes3d"),
-    "falcor3d_table": _table("Falcor3D", "falcor3d"),
-    "isaac3d_table": _table("Isaac3D", "isaac3d"),
+    "mnist_table": _table("MNIST", "mnist", 6),
+    "shapes3d_table": _table("Shapes3D", "shapes3d", 8),
+    "falcor3d_table": _table("Falcor3D", "falcor3d", 4),
+    "isaac3d_table": _table("Isaac3D", "isaac3d", 4),
     "mnist_kinds": _kinds("MNIST", "mnist"),
     "shapes3d_kinds": _kinds("Shapes3D", "shapes3d"),
     "latent_evolution": Experiment(
@@ -153,15 +154,24 @@ EXPERIMENTS: dict[str, Experiment] = {
         [_unlabelled(name, method) for name, method in UNSUPERVISED.items()],
         "STA",
         after="traversals",
-        minutes=12,
+        minutes=8,
     ),
-    "shapes3d_unsupervised": _unsupervised("Shapes3D", "shapes3d"),
+    "shapes3d_unsupervised": _unsupervised("Shapes3D", "shapes3d", 12),
     "falcor3d_unsupervised": _unsupervised("Falcor3D", "falcor3d"),
     "isaac3d_unsupervised": _unsupervised("Isaac3D", "isaac3d"),
     "calms21": _video(
-        "CalMS21", "calms21", "both", 6, 4000, background="remove", crop="padded", egocentric=2, stride=3
+        "CalMS21",
+        "calms21",
+        "both",
+        8,
+        fields=6,
+        max_steps=4000,
+        background="remove",
+        crop="padded",
+        egocentric=2,
+        stride=3,
     ),
-    "cityscapes": _video("Cityscapes", "cityscapes", "horizontal"),
+    "cityscapes": _video("Cityscapes", "cityscapes", "horizontal", 4),
     "mnist_ablations": Experiment(
         "Ablations of the unsupervised model (STA)",
         [
@@ -176,14 +186,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             _unlabelled("on/keep 0.3/0.7", "unsupervised_single", on=0.3, keep=0.7),
         ],
         "STA",
-        minutes=12,
+        minutes=8,
     ),
     "coefficients_over_time": Experiment(
         "Inferred coefficients against the true ones over time (STA)",
         [row("single control, spikes and slabs", "unsupervised_slab")],
         "STA",
         after="coefficients_over_time",
-        minutes=12,
+        minutes=10,
     ),
     "mnist_baseline_search": _search("MNIST", "mnist"),
     "mnist_best_baselines": _best("MNIST", "mnist"),
@@ -193,6 +203,5 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Choosing K: banks with more flows than the data have transformations",
         [row(f"K = {k}, learnable rates", "unsupervised_choose", fields=k) for k in (5, 8)],
         "ours",
-        minutes=12,
     ),
 }

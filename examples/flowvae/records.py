@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,9 +135,12 @@ def add_further(table: Path, figures: Sequence[Further]) -> dict[str, Values]:
     return _by_row(entry for entry in _entries(table) if entry["run"] and not entry["data"])
 
 
-def read_rows(table: Path) -> dict[str, Values]:
-    """The figures of every row of a table's CSV, one value for each seed, without further figures."""
-    return _by_row(entry for entry in _entries(table) if entry["data"])
+def read_rows(table: Path, data: Container[str] | None = None) -> dict[str, Values]:
+    """The figures of every row of a table's CSV, one value for each seed, without further figures.
+
+    Of several data sets, those on the ones that are named.
+    """
+    return _by_row(entry for entry in _entries(table) if entry["data"] and (data is None or entry["data"] in data))
 
 
 def write_whole(path: Path, text: str) -> None:

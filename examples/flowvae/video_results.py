@@ -1,6 +1,7 @@
 """Flows learned from video: traversals, usage, what each does, and next-frame errors."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torchflowfield.viz import COLORS
 
 from .base import SequenceVAE
+from .data.base import Part
 from .footage import correlation, in_words, measure
 from .pictures import save_pictures
 from .records import Further, add_further
@@ -142,7 +144,11 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
             "move right is to go ahead, to turn clockwise is to turn right. What leaves the picture is not measured."
         )
     kept = [k for k in range(len(enabled)) if enabled[k]]
-    return lines, figures, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", draw.weights, kept)]
+    weights = {
+        part: torch.cat([model.infer(batch["frames"].transpose(0, 1)).weights for batch in loader], 1)
+        for part, loader in data.in_order().items()
+    }
+    return lines, figures, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", weights, kept)]
 
 
 def _brightened(movie: Tensor) -> Tensor:
@@ -150,15 +156,23 @@ def _brightened(movie: Tensor) -> Tensor:
     return (movie / movie[0].amax()).clamp(max=1)
 
 
-def draw_usage(path: Path, weights: Tensor, flows: list[int]) -> Path:
-    """Coefficients of some flows over the test snippets in their order, averaged over the steps of each."""
-    figure = Figure(figsize=(8, 1.1 * len(flows) + 0.6), layout="constrained")
+def draw_usage(path: Path, weights: Mapping[Part, Tensor], flows: list[int]) -> Path:
+    """Coefficients of some flows over the snippets of every part, `[T, N, K]` each, averaged over a snippet's steps."""
+    figure = Figure(figsize=(8, 1.1 * len(flows) + 0.9), layout="constrained")
     panels = figure.subplots(len(flows), 1, sharex=True, squeeze=False)[:, 0]
+    means = torch.cat([part.mean(0) for part in weights.values()]).cpu()
+    ends = list(itertools.accumulate(part.shape[1] for part in weights.values()))
     for k, panel in zip(flows, panels, strict=True):
-        panel.fill_between(range(weights.shape[1]), weights[..., k].mean(0).cpu(), color=COLORS[k % 8], step="mid")
+        panel.fill_between(range(len(means)), means[:, k], color=COLORS[k % 8], step="mid", linewidth=0)
+        for end in ends[:-1]:
+            panel.axvline(end - 0.5, color="black", linewidth=0.8)
         panel.set_ylabel(f"flow {k}")
+        panel.set_xlim(-0.5, len(means) - 0.5)
         panel.set_ylim(0, None)
-    panels[-1].set_xlabel("test snippet")
+    top = panels[0].get_xaxis_transform()
+    for name, first, end in zip(weights, [0, *ends[:-1]], ends, strict=True):
+        panels[0].text((first + end - 1) / 2, 1.05, name, transform=top, ha="center")
+    panels[-1].set_xlabel("snippet, in the order of the footage")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return path

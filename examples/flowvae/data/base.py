@@ -161,7 +161,9 @@ class SequenceData(LightningDataModule, ABC):
         self.setup()
         data = self.sequences(part, seed=seed, factor=factor)
         # A batch is drawn as a whole: all models see the same test sequences only in batches of the same size.
-        size = self.batch_size if part == "train" else _EVALUATED
+        return self._load(data, self.batch_size if part == "train" else _EVALUATED)
+
+    def _load(self, data: Sequences, size: int = _EVALUATED) -> DataLoader:
         return DataLoader(data, size, num_workers=self.workers, collate_fn=_as_is)
 
 

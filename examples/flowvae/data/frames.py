@@ -84,7 +84,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except OSError as error:
+    # A PNG with a broken chunk is a SyntaxError to Pillow.
+    except (OSError, SyntaxError) as error:
         raise DataError(f"{path}: expected a whole image file ({error}). Get it again.") from error
 
 

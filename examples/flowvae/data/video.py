@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from .base import Batch, Part, SequenceData, Sequences
 from .clips import find_clips, packed_name, read_clip
@@ -232,12 +233,22 @@ class VideoData(SequenceData):
         self.setup()
         if factor is not None:
             raise ValueError(f"{type(self).__name__}: expected no factor, as none is known, got {factor}.")
-        length = self.epoch if part == "train" else self.evaluation
+        random = part == "train"
+        return self._clip_sequences(part, self.epoch if random else self.evaluation, seed, spread=not random)
+
+    def in_order(self, total: int = 512) -> dict[Part, DataLoader]:
+        """Snippets of every part as they were filmed, at even distances and about `total` in all; loaders by part."""
+        self.setup()
+        starts = {part: len(self._clip_sequences(part, total, 0, spread=True).starts) for part in self.parts}
+        lengths = {part: max(1, round(total * count / sum(starts.values()))) for part, count in starts.items()}
+        return {part: self._load(self._clip_sequences(part, n, 0, spread=True)) for part, n in lengths.items()}
+
+    def _clip_sequences(self, part: Part, length: int, seed: int, *, spread: bool) -> ClipSequences:
         return ClipSequences(
             self.clips,
             self.parts[part],
             self.stride,
-            spread=part != "train",
+            spread=spread,
             flips=self.flips,
             steps=self.steps,
             length=length,
