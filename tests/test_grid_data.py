@@ -297,9 +297,13 @@ def test_more_steps_than_a_factor_has_values_are_an_error(tmp_path):
         Shapes3DData(tmp_path, steps=4).setup()
 
 
-def test_files_that_are_not_the_official_ones_are_called_stand_ins(tmp_path):
-    write_shapes3d(tmp_path)
-    assert Shapes3DData(tmp_path, steps=1).name.startswith("stand-in for Shapes3D")
+def test_captions_tell_official_files_stand_ins_and_other_grids_apart(tmp_path, monkeypatch):
+    count = len(write_shapes3d(tmp_path))
+    assert Shapes3DData(tmp_path, steps=1).name == f"{count:,} images in Shapes3D's format"
+    monkeypatch.setattr(Shapes3DData, "official", (5, 5, 3, 4, 3, 4))
+    assert Shapes3DData(tmp_path, steps=1).name == "Shapes3D"
+    monkeypatch.setattr("flowvae.data.grid.is_stand_in", lambda folder: folder == tmp_path)
+    assert Shapes3DData(tmp_path, steps=1).name == f"stand-in for Shapes3D ({count:,} images)"
 
 
 # Damaged files

@@ -826,8 +826,8 @@ def test_flows_of_digits_move_the_shapes_of_a_dsprites_file(tmp_path, monkeypatc
     reproduce.main(["unseen_data", "--data.root", f"dsprites={tmp_path}", "--seeds", "0", *folders(tmp_path)])
     text = (tmp_path / "out" / "unseen_data.md").read_text()
     assert "--data.root dsprites=data/dsprites" in text
-    assert "| stand-in for dSprites (960 images): rotation |" in text
-    assert (tmp_path / "out" / "pictures" / "unseen_stand_in_for_dSprites_hue.png").exists()
+    assert "| 960 images in dSprites's format: rotation |" in text
+    assert (tmp_path / "out" / "pictures" / "unseen_960_images_in_dSprites_s_format_hue.png").exists()
 
 
 def footage(frames, **settings):

@@ -19,8 +19,9 @@ from flowvae.data.calms21 import CalMS21Data  # noqa: E402
 from flowvae.data.cityscapes import CityscapesData  # noqa: E402
 from flowvae.data.clips import read_clip  # noqa: E402
 from flowvae.data.egocentric import egocentric, heading  # noqa: E402
-from flowvae.data.files import DataError  # noqa: E402
+from flowvae.data.files import DataError, reading  # noqa: E402
 from flowvae.data.frames import _save, pack, read_image  # noqa: E402
+from flowvae.data.png_folder import Falcor3DData  # noqa: E402
 from flowvae.data.standins.writing import write_video  # noqa: E402
 from flowvae.data.video import VideoData  # noqa: E402
 
@@ -605,6 +606,9 @@ def test_an_image_without_a_byte_between_its_chunks_is_reported(tmp_path):
     path.write_bytes(whole[:between] + whole[between + 1 :])
     with pytest.raises(DataError, match=r"noise\.png: expected a whole image file \(broken PNG file"):
         read_image(path, "square", 8)
+    source = Falcor3DData.source
+    with pytest.raises(DataError, match="a whole PNG"), reading(path, "a whole PNG file", source):
+        Image.open(path).load()
 
 
 @pytest.mark.usefixtures("few_snippets")

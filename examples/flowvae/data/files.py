@@ -48,6 +48,10 @@ def require(path: Path, source: Source) -> Path:
     raise DataError(f"{path}: expected {source.title} there, found {found}. {source.remedy()}")
 
 
+# What reading a damaged file raises; the SyntaxError is Pillow's for a PNG with a broken chunk.
+_DAMAGED = (OSError, EOFError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+
+
 @contextmanager
 def reading(path: Path, expected: str, source: Source) -> Iterator[None]:
     """Read a file inside; what `expected` calls it, for the error.
@@ -59,7 +63,7 @@ def reading(path: Path, expected: str, source: Source) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, tokenize.TokenError) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path}: expected {expected} ({error}). {source.remedy()}") from error
 
 

@@ -84,8 +84,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    # A PNG with a broken chunk is a SyntaxError to Pillow.
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError) as error:  # the latter for a PNG with a broken chunk
         raise DataError(f"{path}: expected a whole image file ({error}). Get it again.") from error
 
 

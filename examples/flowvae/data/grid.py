@@ -161,11 +161,12 @@ class FactorGridData(SequenceData):
 
     @property
     def name(self) -> str:
-        """What the data are, for captions."""
+        """What the data are, for captions: the official ones, a stand-in, or another grid in the same format."""
         self.setup()
-        count = int(np.prod(self.images.sizes))
-        stand_in = self.images.sizes != self.official or is_stand_in(self._folder())
-        return f"stand-in for {self.source.title} ({count:,} images)" if stand_in else self.source.title
+        title, count = self.source.title, int(np.prod(self.images.sizes))
+        if is_stand_in(self._folder()):
+            return f"stand-in for {title} ({count:,} images)"
+        return title if self.images.sizes == self.official else f"{count:,} images in {title}'s format"
 
     @property
     def image_size(self) -> int:
