@@ -582,12 +582,14 @@ def test_a_part_of_cityscapes_has_snippets_for_every_part(tmp_path):
 
 def test_snippets_in_order_show_all_of_a_clip_as_it_was_filmed(folder):
     data = VideoData(folder, image_size=8, stride=2, steps=3, flips="both")
-    loaders = data.in_order(40)
+    loaders = data.filmed_order(40)
     assert list(loaders) == ["train", "val", "test"]
     shown = {
         part: torch.cat([numbers_of(batch["frames"])[:, 0] for batch in loader]) for part, loader in loaders.items()
     }
     assert sum(map(len, shown.values())) == pytest.approx(40, abs=2)
+    # All that there are: a gap of six frames lies between two parts, and six are left after the last start of each.
+    assert sum(len(loader.dataset) for loader in data.filmed_order(1000).values()) == 160 - 2 * 6 - 3 * 6
     for part, firsts in shown.items():
         segment = data.parts[part][0]
         assert firsts[0] == segment.first

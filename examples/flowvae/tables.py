@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from torchflowfield.viz import COLORS
 
-from .experiments import METHODS, Experiment
+from .experiments import Experiment
 from .records import (
     BY_FACTOR,
     SCORES,
@@ -22,6 +22,7 @@ from .records import (
     write_whole,
 )
 from .runs import Run
+from .verdicts import verdict
 
 _DIGITS = {heading: digits for _, heading, digits in BY_FACTOR} | {"seconds": 0}
 # Where a table has many models: one table per figure, models against factors.
@@ -29,8 +30,6 @@ _COMPARED = (
     "relative error", "error", "over re-encoding", "log p, normal", "log p, Bernoulli", "one dimension", "affine map",
     "F1", "speed correlation",
 )  # fmt: skip
-_BELOW = "Ours are below every baseline that they are compared with."
-_COMPARED_WITH = "Ours that train without labels are compared with the baselines that do so too."
 # The table of a data set's baselines that read no labels, with settings of their searches.
 _SEARCHED = "{}_best_baselines.csv"
 # What a page shows without scrolling.
@@ -92,9 +91,10 @@ def write_table(path: Path, experiment: Experiment, command: str, planned: Seque
     sections, _ = _sections(page)
     kept = [sections.get(f"{FROM_MODELS}{seed}", []) for seed in described_seeds(table)]
     if len(experiment.rows) > 4:
-        # Of the same data and sizes.
-        best = read_rows(path.with_name(_SEARCHED.format(experiment.data)), data_names) if preset == "quick" else {}
-        lines += _comparison(rows, factors, {run.row.name: run.needs_labels for run in planned}, best)
+        # Of the same data and the usual settings; other sizes and tasks are not measured by them.
+        usual = preset == "quick" and not any(run.extra for run in planned)
+        searched = read_rows(path.with_name(_SEARCHED.format(experiment.data)), data_names) if usual else {}
+        lines += _comparison(rows, factors, {run.row.name: run.needs_labels for run in planned}, searched)
     else:
         for name, values in rows.items():
             if values:
@@ -186,51 +186,12 @@ def _comparison(
         if present:
             cells = {name: [cell(v, f"{factor}: {heading}") for factor in factors] for name, v in present.items()}
             lines += [f"## {heading[0].upper()}{heading[1:]}", "", *_markdown(["", *factors], cells), ""]
-            lines += _verdict(present, factors, needs_labels, searched) if heading == "relative error" else []
+            lines += verdict(present, factors, needs_labels, searched) if heading == "relative error" else []
     scores = [score.replace("_", " ") for score in SCORES]
     wanted = [*scores, "mean F1", "largest surplus usage", "selector accuracy", "seconds"]
     others = [name for name in wanted if any(name in v for v in rows.values())]
     cells = {name: [cell(v, other) for other in others] for name, v in rows.items() if v}
     return [*lines, "## Further figures", "", *_markdown(["", *others], cells), ""]
-
-
-def _verdict(
-    rows: dict[str, Values], factors: list[str], needs_labels: Mapping[str, bool], searched: Mapping[str, Values]
-) -> list[str]:
-    """Where ours are not below the best baseline in relative error, means over seeds; nothing without methods of both.
-
-    A model whose training reads labels is compared with every baseline, others with those whose training reads none,
-    and all with what the baselines that read none reach with settings of their searches, where that is known.
-    """
-    ours = [name for name in rows if name.startswith("ours")]
-    baselines = [name for name in rows if name in METHODS and name not in ours]
-    if not ours or not baselines:
-        return []
-    behind = []
-    for name in ours:
-        rivals = {other: rows[other] for other in baselines if needs_labels[name] or not needs_labels[other]}
-        found = _ahead(rows[name], rivals, factors)
-        behind += [f"{name}: {', '.join(found)}"] if found else []
-    words = f"Not below every baseline: {'; '.join(behind)}." if behind else _BELOW
-    told = [words] if all(needs_labels[name] for name in ours) else [words, _COMPARED_WITH]
-    if searched:
-        ahead = [f"{name}: {', '.join(found)}" for name in ours if (found := _ahead(rows[name], searched, factors))]
-        words = f"are not above ours everywhere: {'; '.join(ahead)}" if ahead else "are above ours, too"
-        told.append(f"With the best settings of their searches, baselines that read no labels {words}.")
-    return [" ".join(told), ""]
-
-
-def _ahead(own: Values, rivals: Mapping[str, Values], factors: list[str]) -> list[str]:
-    """The factors for which the best of some rivals is not above a model, with the errors of both."""
-    found = []
-    for key in (f"{factor}: relative error" for factor in factors):
-        means = {name: statistics.mean(values[key]) for name, values in rivals.items() if key in values}
-        best = min(means, key=means.__getitem__, default=None)
-        if key in own and best is not None and (mean := statistics.mean(own[key])) >= means[best]:
-            level = f"{mean:.3f}" == f"{means[best]:.3f}"
-            other = f"level with {best}" if level else f"{best} {means[best]:.3f}"
-            found.append(f"{key.split(': ')[0]} ({mean:.3f}; {other})")
-    return found
 
 
 def _factor_table(values: Values) -> list[str]:

@@ -146,7 +146,7 @@ def describe_flows(path: Path, model: Any, data: Any, seed: int) -> tuple[list[s
     kept = [k for k in range(len(enabled)) if enabled[k]]
     weights = {
         part: torch.cat([model.infer(batch["frames"].transpose(0, 1)).weights for batch in loader], 1)
-        for part, loader in data.in_order().items()
+        for part, loader in data.filmed_order().items()
     }
     return lines, figures, [*written, draw_usage(folder / f"{path.name}_usage_seed{seed}.png", weights, kept)]
 
@@ -161,18 +161,19 @@ def draw_usage(path: Path, weights: Mapping[Part, Tensor], flows: list[int]) -> 
     figure = Figure(figsize=(8, 1.1 * len(flows) + 0.9), layout="constrained")
     panels = figure.subplots(len(flows), 1, sharex=True, squeeze=False)[:, 0]
     means = torch.cat([part.mean(0) for part in weights.values()]).cpu()
+    edges = [n - 0.5 for n in range(len(means) + 1)]
     ends = list(itertools.accumulate(part.shape[1] for part in weights.values()))
     for k, panel in zip(flows, panels, strict=True):
-        panel.fill_between(range(len(means)), means[:, k], color=COLORS[k % 8], step="mid", linewidth=0)
+        panel.stairs(means[:, k], edges, fill=True, color=COLORS[k % 8])
         for end in ends[:-1]:
             panel.axvline(end - 0.5, color="black", linewidth=0.8)
         panel.set_ylabel(f"flow {k}")
-        panel.set_xlim(-0.5, len(means) - 0.5)
+        panel.set_xlim(edges[0], edges[-1])
         panel.set_ylim(0, None)
     top = panels[0].get_xaxis_transform()
     for name, first, end in zip(weights, [0, *ends[:-1]], ends, strict=True):
         panels[0].text((first + end - 1) / 2, 1.05, name, transform=top, ha="center")
-    panels[-1].set_xlabel("snippet, in the order of the footage")
+    panels[-1].set_xlabel("snippet, in the order of the footage of every part")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return path

@@ -236,11 +236,14 @@ class VideoData(SequenceData):
         random = part == "train"
         return self._clip_sequences(part, self.epoch if random else self.evaluation, seed, spread=not random)
 
-    def in_order(self, total: int = 512) -> dict[Part, DataLoader]:
-        """Snippets of every part as they were filmed, at even distances and about `total` in all; loaders by part."""
+    def filmed_order(self, total: int = 512) -> dict[Part, DataLoader]:
+        """Snippets of every part in the order in which it was filmed, at even distances, about `total` in all.
+
+        Loaders by part. They show the frames as they are, of training, too.
+        """
         self.setup()
-        starts = {part: len(self._clip_sequences(part, total, 0, spread=True).starts) for part in self.parts}
-        lengths = {part: max(1, round(total * count / sum(starts.values()))) for part, count in starts.items()}
+        frames = {part: sum(s.stop - s.first for s in segments) for part, segments in self.parts.items()}
+        lengths = {part: max(1, round(total * count / sum(frames.values()))) for part, count in frames.items()}
         return {part: self._load(self._clip_sequences(part, n, 0, spread=True)) for part, n in lengths.items()}
 
     def _clip_sequences(self, part: Part, length: int, seed: int, *, spread: bool) -> ClipSequences:
