@@ -831,7 +831,7 @@ def test_flows_of_digits_move_the_shapes_of_a_dsprites_file(tmp_path, monkeypatc
     text = (tmp_path / "out" / "unseen_data.md").read_text()
     assert "--data.root dsprites=data/dsprites" in text
     assert "| 960 images in dSprites's format: rotation |" in text
-    assert (tmp_path / "out" / "pictures" / "unseen_960_images_in_dSprites_s_format_hue.png").exists()
+    assert (tmp_path / "out" / "pictures" / "unseen_data_960_images_in_dSprites_s_format_hue.png").exists()
 
 
 def footage(frames, **settings):

@@ -61,7 +61,9 @@ EXPERIMENTS = [
     Drawn("falcor3d_unsupervised", _recovered("falcor3d")),
     Drawn("isaac3d_unsupervised", _recovered("isaac3d"), seed=1),
     Drawn(
-        "latent_evolution", [f"evolution_{data}.png" for data in ("mnist", "shapes3d", "falcor3d", "isaac3d")], _MNIST
+        "latent_evolution",
+        [f"latent_evolution_{data}.png" for data in ("mnist", "shapes3d", "falcor3d", "isaac3d")],
+        _MNIST,
     ),
     Drawn("coefficients_over_time", ["coefficients_over_time_0.png"], _MNIST),
     Drawn(
@@ -85,9 +87,9 @@ EXPERIMENTS = [
     Drawn(
         "unseen_data",
         [
-            "unseen_scikit_learn_s_digits_rotation.png",
-            "unseen_stand_in_for_dSprites_rotation.gif",
-            "unseen_stand_in_for_dSprites_rotation.png",
+            "unseen_data_scikit_learn_s_digits_rotation.png",
+            "unseen_data_stand_in_for_dSprites_rotation.gif",
+            "unseen_data_stand_in_for_dSprites_rotation.png",
         ],
         _MNIST,
     ),

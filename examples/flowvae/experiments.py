@@ -163,7 +163,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "CalMS21",
         "calms21",
         "both",
-        8,
+        minutes=8,
         fields=6,
         max_steps=4000,
         background="remove",
@@ -171,7 +171,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         egocentric=2,
         stride=3,
     ),
-    "cityscapes": _video("Cityscapes", "cityscapes", "horizontal", 4),
+    "cityscapes": _video("Cityscapes", "cityscapes", "horizontal", minutes=4),
     "mnist_ablations": Experiment(
         "Ablations of the unsupervised model (STA)",
         [

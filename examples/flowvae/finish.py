@@ -50,11 +50,6 @@ def check_data(runs: Sequence[Run], finisher: str | None, roots: Roots) -> None:
         DSpritesData(roots.get("dsprites"), steps=1).setup()
 
 
-def _ending(path: Path) -> str:
-    """What keeps an experiment's pictures at the published sizes from those of quick runs, where they have its name."""
-    return "_paper" if path.name.endswith("_paper") else ""
-
-
 def _errors(run: Run, row: str, errors: dict[str, float]) -> list[Further]:
     """Errors of compositions in the row of a table."""
     errors = {**errors, "over re-encoding": errors["flow"] / errors["re-encoding"]}
@@ -72,7 +67,7 @@ def latent_evolution(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path
             continue
         model, data = load_model(run.checkpoint), open_data(run)
         overview = []
-        picture = path.parent / "pictures" / f"evolution_{data_of(run.row)}{_ending(path)}"
+        picture = path.parent / "pictures" / f"{path.name}_{data_of(run.row)}"
         for k, factor in enumerate(data.factors):
             schedule = superpose([k], data.steps, len(data.factors))
             truth = true_frames(data, schedule, _SAMPLES, seed=k)
@@ -144,7 +139,7 @@ def unseen_data(path: Path, runs: Sequence[Run], roots: Roots) -> list[Path]:
             if run.seed == runs[0].seed:
                 few = truth[:, :: max(1, truth.shape[1] // _SAMPLES)][:, :_SAMPLES]
                 short = "".join(c if c.isalnum() else "_" for c in source.split("(")[0].strip())
-                picture = path.parent / "pictures" / f"unseen_{short}_{data.factors[k]}{_ending(path)}"
+                picture = path.parent / "pictures" / f"{path.name}_{short}_{data.factors[k]}"
                 written += save_pictures(picture, predict(model, few[0], schedule), few)
     append_table(path, "Error on images of other kinds", add_further(path.with_suffix(".csv"), errors))
     return written

@@ -1,5 +1,6 @@
 """What a table of methods says of itself: where ours are not below the baselines."""
 
+import itertools
 import statistics
 from collections.abc import Mapping
 
@@ -36,7 +37,7 @@ def verdict(
     told = [words] if all(needs_labels[name] for name in ours) else [words, _COMPARED_WITH]
     known = [len(values[key]) for values in searched.values() for key in map(_key, factors) if key in values]
     if known:
-        behind = [words for name in ours for words in _behind(name, rows[name], searched, factors)]
+        behind = list(itertools.chain(*(_behind(name, rows[name], searched, factors) for name in ours)))
         words = f"are not above ours everywhere: {'; '.join(behind)}" if behind else "are above ours"
         seeds = "one seed" if max(known) == 1 else f"up to {max(known)} seeds"
         told.append(f"With the best settings of their searches ({seeds}), baselines that read no labels {words}.")
